@@ -1,0 +1,1 @@
+"""What every sector shares; imports nothing else of ours."""

@@ -1,0 +1,75 @@
+"""What a sector declares: its observed properties, units, formats and default data class."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from core.sensorthings import DataClass, ResultKind
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedProperty:
+    """One observed property: UCUM unit of stored results, plausible range, vocabulary.
+
+    `minimum` and `maximum` are inclusive and in `unit`; a result outside is stored with
+    Quality.OUT_OF_RANGE. `vocabulary` lists the texts of a category.
+    """
+
+    name: str
+    title_ja: str
+    title_en: str
+    unit: str = "1"
+    kind: ResultKind = ResultKind.NUMBER
+    minimum: float | None = None
+    maximum: float | None = None
+    vocabulary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sector:
+    """One folder of domains/: declared once, read by ingest, storage, API and pages."""
+
+    name: str
+    title_ja: str
+    title_en: str
+    data_class: DataClass
+    formats: tuple[str, ...]
+    properties: tuple[ObservedProperty, ...]
+    thing_title_ja: str = "機器"
+    thing_title_en: str = "Thing"
+    colour: str = "#2b6cb0"
+    symbols: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, ObservedProperty]:
+        """Observed properties by name."""
+        return {declared.name: declared for declared in self.properties}
+
+
+# Formats that every sector takes, besides its native ones (RFC 8428 and docs/ingest.md).
+COMMON_FORMATS = ("senml-json", "senml-cbor", "json", "arrow")
+
+
+def all_formats(sector: Sector) -> tuple[str, ...]:
+    """Every format name the sector takes on a topic or URL."""
+    return (*COMMON_FORMATS, *(name for name in sector.formats if name not in COMMON_FORMATS))
+
+
+def titles(properties: Iterable[ObservedProperty]) -> dict[str, dict[str, str]]:
+    """Property titles by name and language, for pages."""
+    return {p.name: {"ja": p.title_ja, "en": p.title_en} for p in properties}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a decoder may know besides the bytes.
+
+    `received_at` is µs since 1970 by the receiver's clock. `memory` is one dict a sector and process:
+    the only state a decoder may keep (last frames, unfinished multipart messages); it must stay
+    bounded, and losing it must cost no more than a repeated observation.
+    """
+
+    gateway: str
+    received_at: int
+    memory: dict[Any, Any] = field(default_factory=dict)
