@@ -4,6 +4,7 @@ In bulk the unit of work is a column, not a Python object a row: decoders return
 observations are four column sets, one for each kind of result.
 """
 
+import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 
 
 class DataClass(StrEnum):
@@ -55,7 +55,7 @@ class Stream:
     property: str
     unit: str | None = None
 
-    @property
+    @builtins.property
     def base_property(self) -> str:
         """The property without its instance: what the sector declares."""
         return self.property.partition("/")[0]
@@ -197,10 +197,7 @@ class ObservationsBuilder:
 
     def __len__(self) -> int:
         return (
-            len(self._numbers)
-            + len(self._categories)
-            + len(self._positions)
-            + len(self._documents)
+            len(self._numbers) + len(self._categories) + len(self._positions) + len(self._documents)
         )
 
     def add(
@@ -220,9 +217,7 @@ class ObservationsBuilder:
             case str():
                 self._categories.append((index, phenomenon_time, result))
             case Position(longitude, latitude, speed, course):
-                self._positions.append(
-                    (index, phenomenon_time, longitude, latitude, speed, course)
-                )
+                self._positions.append((index, phenomenon_time, longitude, latitude, speed, course))
             case _:
                 self._documents.append((index, phenomenon_time, canonical_json(result)))
 

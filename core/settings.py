@@ -76,6 +76,4 @@ def _convert(name: str, text: str, wanted: type) -> Any:
     try:
         return _BOOLEANS[text.lower()] if wanted is bool else wanted(text)
     except (ValueError, KeyError) as error:
-        raise CityError(
-            "invalid", f"{name}: {text!r} is not a valid {wanted.__name__}"
-        ) from error
+        raise CityError("invalid", f"{name}: {text!r} is not a valid {wanted.__name__}") from error

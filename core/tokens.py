@@ -13,9 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import orjson
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
+from joserfc.jws import extract_compact
 
 from core.errors import CityError, invalid
 
@@ -81,11 +83,11 @@ def load_keys(folder: Path, *, create: bool = False) -> Keys:
     if create:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = OKPKey.generate_key("Ed25519", {"use": "sig", "kid": secrets.token_hex(8)})
-        _write_once(signing_file, _json(key.as_dict(private=True)))
+        _write_once(signing_file, orjson.dumps(key.as_dict(private=True)))
         _write_once(secret_file, base64.b64encode(secrets.token_bytes(32)))
     try:
         return Keys(
-            OKPKey.import_key(signing_file.read_bytes()),
+            OKPKey.import_key(orjson.loads(signing_file.read_bytes())),
             base64.b64decode(secret_file.read_bytes(), validate=True),
         )
     except (OSError, ValueError) as error:
@@ -93,12 +95,6 @@ def load_keys(folder: Path, *, create: bool = False) -> Keys:
             "unavailable",
             f"no usable keys in {folder} ({type(error).__name__}); `chimata up` makes them",
         ) from error
-
-
-def _json(value: Any) -> bytes:
-    import orjson
-
-    return orjson.dumps(value)
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -207,11 +203,7 @@ class Verifier:
 
     def _keys_for(self, token: str) -> tuple[str, Any]:
         """The issuer that the token names, and that issuer's keys: never another's."""
-        from joserfc.jws import extract_compact
-
         unverified = extract_compact(token.encode())
-        import orjson
-
         named = orjson.loads(unverified.payload).get("iss")
         if named == ISSUER and self._own is not None:
             return ISSUER, self._own
@@ -258,9 +250,6 @@ def _mac(key: bytes, topic: str, gateway: str, boot: str, seq: int, payload: byt
 
 def sign_batch(token: str, topic: str, boot: str, seq: int, payload: bytes) -> str:
     """The `chimata-signature` header of a batch on Kafka, where a bearer token would lie in the log."""
-    import orjson
-    from joserfc.jws import extract_compact
-
     claims = orjson.loads(extract_compact(token.encode()).payload)
     key = base64.urlsafe_b64decode(claims["batch_key"])
     mac = _mac(key, topic, claims["gateway"], boot, seq, payload)
