@@ -1,0 +1,1 @@
+"""Running the platform: the command line and everything on one machine."""
