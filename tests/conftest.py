@@ -1,0 +1,26 @@
+"""Fixtures that every test may use; the heavy ones start once a session and only when asked for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytest_plugins = ["tests.kafka_server"]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's own folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Recordings of real devices, never copied here: CHIMATA_TEST_DATA or ../shared/data."""
+    default = ROOT.parent / "shared" / "data"
+    folder = Path(os.environ.get("CHIMATA_TEST_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip(f"no recordings at {folder}; point CHIMATA_TEST_DATA at them")
+    return folder
