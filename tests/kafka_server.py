@@ -1,4 +1,4 @@
-"""A real Apache Kafka (KRaft, one node) for the tests: Maven artifacts, Java 17, no download by hand."""
+"""A real Apache Kafka (KRaft, one node) for the tests: run by Java from its Maven artifacts."""
 
 import os
 import socket

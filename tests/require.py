@@ -33,7 +33,8 @@ def program(name: str) -> Path:
 def require(name: str) -> Path:
     """The program behind a name of PROGRAMS (its first one for kafka), or skip / fail."""
     if name == "kafka":
-        return [program(each) for each in PROGRAMS["kafka"]][0]
+        java, _maven = (program(each) for each in PROGRAMS["kafka"])
+        return java
     for candidate in PROGRAMS[name][:-1]:
         if found := shutil.which(candidate):
             return Path(found)
@@ -43,7 +44,7 @@ def require(name: str) -> Path:
 def timescale_url() -> str:
     """CHIMATA_TEST_TIMESCALE_URL: a superuser's URL of a server that offers timescaledb, or skip.
 
-    It stays a skip in CI too: TimescaleDB comes from no registry that CI reaches as a package.
+    It stays a skip in CI too, which has no such server.
     """
     url = os.environ.get("CHIMATA_TEST_TIMESCALE_URL", "")
     if not url:
