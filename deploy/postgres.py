@@ -116,15 +116,15 @@ def start(
             report("creating the database cluster")
             _create_cluster(folder, binaries, account)
         server = Server(folder, binaries, account, dict(options or {}), lock, report)
-        server.launch()
-        try:
-            server.wait_until_ready()
-            server.create_owner()
-        except BaseException:
-            server.stop()
-            raise
     except BaseException:
         os.close(lock)
+        raise
+    try:
+        server.launch()
+        server.wait_until_ready()
+        server.create_owner()
+    except BaseException:
+        server.stop()
         raise
     return server
 
