@@ -152,8 +152,8 @@ def issue(
         if role is Role.CITIZEN and not subject:
             raise invalid("subject", "a citizen's token needs the subject it stands for")
         claims["sub"] = subject or role.value
-    header = {"alg": "EdDSA", "kid": keys.signing.kid}
-    return jwt.encode(header, claims, keys.signing, algorithms=["EdDSA"])
+    header = {"alg": "Ed25519", "kid": keys.signing.kid}
+    return jwt.encode(header, claims, keys.signing, algorithms=["Ed25519"])
 
 
 class Verifier:

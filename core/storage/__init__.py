@@ -1,0 +1,1 @@
+"""Time-series storage on PostgreSQL, with TimescaleDB where the server offers it."""

@@ -1,0 +1,44 @@
+"""One pool a database role, so that a query can only do what its role may."""
+
+from enum import StrEnum
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg_pool import ConnectionPool
+
+from core.errors import CityError
+
+ACQUIRE_SECONDS_MAX = 10.0
+
+
+class DatabaseRole(StrEnum):
+    """The three doors into the database; chimata_gate is opened by consent.gate alone."""
+
+    INGEST = "chimata_ingest"
+    READ = "chimata_read"
+    GATE = "chimata_gate"
+
+
+def role_pool(
+    database_url: str, role: DatabaseRole, connections_max: int = 8
+) -> ConnectionPool[Connection[tuple[Any, ...]]]:
+    """An open pool whose connections act as `role`; times are UTC whatever the server's zone is."""
+    if not database_url:
+        raise CityError("unavailable", "CHIMATA_DATABASE_URL is not set")
+
+    def configure(connection: Connection[tuple[Any, ...]]) -> None:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role.value)))
+        connection.execute("SET timezone = 'UTC'")
+        connection.commit()
+
+    return ConnectionPool(
+        database_url,
+        min_size=0,
+        max_size=connections_max,
+        max_idle=60,
+        timeout=ACQUIRE_SECONDS_MAX,
+        configure=configure,
+        check=ConnectionPool.check_connection,
+        open=True,
+        name=role.value,
+    )
