@@ -1,0 +1,35 @@
+"""The audit log of decisions: append-only, written in the same transaction as what it permits."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from psycopg import Connection
+
+INSERT_DECISION = """
+INSERT INTO audit.decision
+  (principal, role, recipient, purpose, category, sector, outcome, reason)
+VALUES (%(principal)s, %(role)s, %(recipient)s, %(purpose)s, %(category)s, %(sector)s,
+        %(outcome)s, %(reason)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One decision about personal data: who asked for what, for whom and why, and the answer."""
+
+    principal: str
+    role: str | None
+    recipient: str
+    purpose: str
+    category: str
+    sector: str | None
+    outcome: Literal["permitted", "refused"]
+    reason: str
+
+
+def record(connection: Connection[tuple[Any, ...]], entry: Record) -> None:
+    """Append the decision; the caller's transaction commits it, so no audit means no data."""
+    connection.execute(
+        INSERT_DECISION,
+        {name: getattr(entry, name) for name in entry.__slots__},
+    )

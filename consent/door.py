@@ -1,0 +1,66 @@
+"""What a route needs of the gate: read as the caller, and answer with pre-encoded JSON.
+
+    @router.get("/nodes")
+    def read_nodes(request: Request) -> Response:
+        with door.reading(request, SECTOR) as connection:
+            nodes = queries.select_nodes(connection)
+        return door.current({"nodes": nodes})
+
+Build the answer inside the block, return it after: never a byte before the transaction ended.
+"""
+
+import hashlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+
+from consent.gate import Gate, PermittedConnection
+from core.sector import Sector
+from core.tokens import Principal
+
+ENCODING = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+JSON = "application/json"
+
+
+def gate_of(request: Request) -> Gate:
+    """The process's gate."""
+    gate: Gate = request.app.state.gate
+    return gate
+
+
+def principal_of(request: Request) -> Principal:
+    """Who is asking, as api.auth established before the route ran."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+def reading(request: Request, sector: Sector) -> AbstractContextManager[PermittedConnection]:
+    """Gate.reading for the caller of this request; same errors."""
+    return gate_of(request).reading(principal_of(request), sector)
+
+
+def encode(body: Any) -> bytes:
+    """JSON bytes: aware datetimes in UTC with Z, NaN as null."""
+    return orjson.dumps(body, option=ENCODING)
+
+
+def current(body: Any, media_type: str = JSON) -> Response:
+    """Current state: never stored by a cache (a light that was green is not green)."""
+    return Response(encode(body), media_type=media_type, headers={"Cache-Control": "no-store"})
+
+
+def cacheable(request: Request, body: Any, media_type: str = JSON) -> Response:
+    """An answer with an ETag; 304 without a body when the caller holds the same one.
+
+    Revalidated each time, and private where a token widened what is seen.
+    """
+    encoded = encode(body)
+    tag = f'"{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"'
+    scope = "private" if principal_of(request).role else "public"
+    headers = {"ETag": tag, "Cache-Control": f"{scope}, no-cache", "Vary": "Authorization"}
+    held = request.headers.get("if-none-match", "")
+    if held.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in held.split(",")):
+        return Response(status_code=304, headers=headers)
+    return Response(encoded, media_type=media_type, headers=headers)

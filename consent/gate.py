@@ -1,0 +1,232 @@
+"""The one door: every stored row leaves through the gate, filtered by what the principal may read.
+
+    with gate.reading(principal, SECTOR) as connection:
+        rows = connection.fetch(SELECT_NODES, {"limit": 10})
+
+A query is an SQL constant that filters `data_class = ANY(%(classes)s)`; `fetch` refuses one that
+does not. The gate binds three parameters, which a caller cannot: `classes` (what the principal may
+read here), `sector` (its name) and `default_class` (the sector's own).
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Never
+
+import psycopg
+from psycopg import Connection, IsolationLevel
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from consent import audit
+from consent.decide import classes_of, decide, handled_by_class
+from core.errors import CityError
+from core.sector import Sector
+from core.settings import Settings
+from core.storage.pool import DatabaseRole, role_pool
+from core.tokens import Principal
+
+STATEMENT_SECONDS_MAX = 30
+HEALTH_SECONDS_MAX = 2.0
+OPEN_STREAMS_SECONDS = 1.0
+CLASSES = "%(classes)s"
+BOUND = frozenset({"classes", "sector", "default_class"})
+
+SELECT_HAS_OPEN = """
+SELECT EXISTS (
+  SELECT FROM datastream d JOIN thing t ON t.id = d.thing_id
+  WHERE t.sector = %(sector)s AND d.data_class = 'open')
+"""
+SELECT_POSITIONS = "SELECT sector, append_id FROM sector_log"
+
+_SEAL = object()
+"""Held by this module alone: nothing else can make a PermittedConnection."""
+
+
+class PermittedConnection:
+    """A read-only transaction in which every query is filtered by data class; made by the gate."""
+
+    __slots__ = ("_connection", "classes", "default_class", "sector")
+
+    _connection: Connection[tuple[Any, ...]]
+    sector: str
+    classes: tuple[str, ...]
+    default_class: str
+
+    def __init__(
+        self,
+        seal: object,
+        connection: Connection[tuple[Any, ...]],
+        sector: str,
+        default_class: str,
+        classes: tuple[str, ...],
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only consent.gate makes a PermittedConnection")
+        for name, value in (
+            ("_connection", connection),
+            ("sector", sector),
+            ("default_class", default_class),
+            ("classes", classes),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise AttributeError(f"a PermittedConnection is frozen: {name}")
+
+    def __delattr__(self, name: str) -> Never:
+        raise AttributeError(f"a PermittedConnection is frozen: {name}")
+
+    def fetch(self, query: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All rows of an SQL constant as dicts; ValueError for one that does not filter by class.
+
+        Bound the query yourself (LIMIT): every row of the answer is held in memory.
+        """
+        given = dict(params or {})
+        if CLASSES not in query:
+            raise ValueError("a query must filter `data_class = ANY(%(classes)s)`")
+        if taken := BOUND & given.keys():
+            raise ValueError(f"bound by the gate alone: {sorted(taken)}")
+        given.update(
+            classes=list(self.classes), sector=self.sector, default_class=self.default_class
+        )
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query.encode(), given).fetchall()
+
+
+class Gate:
+    """Opens the READ and GATE roles, and hands out connections that carry their filter."""
+
+    def __init__(self, settings: Settings) -> None:
+        url, size = _bounded(settings.database_url), settings.pool_connections_max
+        self._read = role_pool(url, DatabaseRole.READ, size)
+        self._gate = role_pool(url, DatabaseRole.GATE, size)
+        self._has_open: dict[str, tuple[float, bool]] = {}
+
+    def close(self) -> None:
+        """Close both pools."""
+        self._read.close()
+        self._gate.close()
+
+    @contextmanager
+    def reading(self, principal: Principal, sector: Sector) -> Iterator[PermittedConnection]:
+        """One read-only snapshot of the sector's rows that this principal may see.
+
+        CityError `unauthenticated` for a shared sector without a token (unless some of its streams
+        are open: then those), `forbidden` for a token that may not read it and for a sector whose
+        class is not read by class alone (audited), `unavailable` when the database is.
+        """
+        default = sector.data_class.value
+        if not handled_by_class((default,)):
+            self._refuse(principal, principal.name, "read", sector.name, sector.name, "personal")
+        classes = classes_of(principal)
+        with _connected(self._read) as connection:
+            if default not in classes and not self._has_open_streams(connection, sector.name):
+                raise _no_entry(principal, sector.name)
+            yield PermittedConnection(_SEAL, connection, sector.name, default, classes)
+
+    @contextmanager
+    def permitted(
+        self, principal: Principal, recipient: str, purpose: str, category: str
+    ) -> Iterator[PermittedConnection]:
+        """A connection for personal rows: denied unless a grant permits it; audited either way.
+
+        A refusal commits its audit record in its own transaction, then raises CityError
+        `forbidden`, with a text that depends on nothing that is stored.
+        """
+        decision = decide(principal, recipient, purpose, category)
+        if not decision.allowed:
+            self._refuse(principal, recipient, purpose, category, None, decision.reason)
+        raise CityError("unavailable", "no grant can be read yet")
+        yield  # the shape that a granted read will have: one connection for one decision
+
+    def account(self, principal: Principal) -> list[dict[str, Any]]:
+        """The operators' account of what was received; CityError without scope read:account."""
+        if "read:account" not in principal.scopes:
+            raise _no_entry(principal, "the account")
+        with _connected(self._read) as connection:
+            return _account(connection)
+
+    def positions(self) -> dict[str, int]:
+        """The newest append id of every sector: where a live stream starts."""
+        with _connected(self._read) as connection:
+            return {str(s): int(n) for s, n in connection.execute(SELECT_POSITIONS).fetchall()}
+
+    def check_health(self) -> None:
+        """Return if the database answers within 2 s; CityError `unavailable` otherwise."""
+        with _connected(self._read, HEALTH_SECONDS_MAX) as connection:
+            connection.execute("SELECT 1")
+
+    def _has_open_streams(self, connection: Connection[tuple[Any, ...]], sector: str) -> bool:
+        at, known = self._has_open.get(sector, (float("-inf"), False))
+        if time.monotonic() - at > OPEN_STREAMS_SECONDS:
+            row = connection.execute(SELECT_HAS_OPEN, {"sector": sector}).fetchone()
+            known = bool(row and row[0])
+            self._has_open[sector] = (time.monotonic(), known)
+        return known
+
+    def _refuse(
+        self,
+        principal: Principal,
+        recipient: str,
+        purpose: str,
+        category: str,
+        sector: str | None,
+        reason: str,
+    ) -> Never:
+        entry = audit.Record(
+            principal.name,
+            principal.role.value if principal.role else None,
+            recipient,
+            purpose,
+            category,
+            sector,
+            "refused",
+            reason,
+        )
+        with _connected(self._gate, read_only=False) as connection:
+            audit.record(connection, entry)
+        raise CityError("forbidden", "personal data leaves only with the consent of its subject")
+
+
+def _account(connection: Connection[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    from core.storage import ledger
+
+    return [dict(row) for row in ledger.account(connection)]
+
+
+def _no_entry(principal: Principal, what: str) -> CityError:
+    if principal.role is None:
+        return CityError("unauthenticated", f"{what} is shared: send an operator's bearer token")
+    return CityError("forbidden", f"a token of role {principal.role.value} does not read {what}")
+
+
+def _bounded(database_url: str) -> str:
+    """The same database, with a limit on how long one statement may take."""
+    if not database_url:
+        raise CityError("unavailable", "CHIMATA_DATABASE_URL is not set")
+    before = str(conninfo_to_dict(database_url).get("options") or "")
+    limit = f"-c statement_timeout={STATEMENT_SECONDS_MAX}s"
+    return make_conninfo(database_url, options=f"{before} {limit}".strip())
+
+
+@contextmanager
+def _connected(
+    pool: ConnectionPool[Connection[tuple[Any, ...]]],
+    timeout_seconds: float | None = None,
+    *,
+    read_only: bool = True,
+) -> Iterator[Connection[tuple[Any, ...]]]:
+    """One transaction of a pool; the database's own failures become CityError `unavailable`."""
+    try:
+        with pool.connection(timeout_seconds) as connection:
+            if read_only:
+                # One snapshot: a page that takes several queries agrees with itself.
+                connection.isolation_level = IsolationLevel.REPEATABLE_READ
+                connection.read_only = True
+            yield connection
+    except psycopg.errors.QueryCanceled as error:
+        raise CityError("unavailable", "that took too long: ask for less at a time") from error
+    except (psycopg.OperationalError, PoolTimeout, PoolClosed, TooManyRequests) as error:
+        raise CityError("unavailable", "the database does not answer now") from error
