@@ -1,0 +1,1 @@
+"""Ports: vessels, their voyages and aids to navigation, from AIS."""
