@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from psycopg import Connection
 
+from core.tokens import Principal
+
 INSERT_DECISION = """
 INSERT INTO audit.decision
   (principal, role, recipient, purpose, category, sector, outcome, reason)
@@ -20,11 +22,25 @@ class Record:
     principal: str
     role: str | None
     recipient: str
-    purpose: str
-    category: str
+    purpose: str | None
+    category: str | None
     sector: str | None
     outcome: Literal["permitted", "refused"]
     reason: str
+
+
+def refusal(
+    principal: Principal,
+    *,
+    recipient: str,
+    reason: str,
+    purpose: str | None = None,
+    category: str | None = None,
+    sector: str | None = None,
+) -> Record:
+    """The record of a refused read."""
+    role = principal.role.value if principal.role else None
+    return Record(principal.name, role, recipient, purpose, category, sector, "refused", reason)
 
 
 def record(connection: Connection[tuple[Any, ...]], entry: Record) -> None:

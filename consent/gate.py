@@ -11,6 +11,8 @@ read here), `sector` (its name) and `default_class` (the sector's own).
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Never
 
 import psycopg
@@ -39,6 +41,10 @@ SELECT EXISTS (
   WHERE t.sector = %(sector)s AND d.data_class = 'open')
 """
 SELECT_POSITIONS = "SELECT sector, append_id FROM sector_log"
+SELECT_APPENDS = """
+SELECT id, rows, time_min, time_max FROM append
+WHERE sector = %(sector)s AND id > %(after)s AND id <= %(until)s ORDER BY id LIMIT %(limit)s
+"""
 
 _SEAL = object()
 """Held by this module alone: nothing else can make a PermittedConnection."""
@@ -95,6 +101,16 @@ class PermittedConnection:
             return cursor.execute(query.encode(), given).fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One append of a sector: its number, its rows, and the times between which they lie."""
+
+    id: int
+    rows: int
+    time_min: datetime | None
+    time_max: datetime | None
+
+
 class Gate:
     """Opens the READ and GATE roles, and hands out connections that carry their filter."""
 
@@ -119,7 +135,14 @@ class Gate:
         """
         default = sector.data_class.value
         if not handled_by_class((default,)):
-            self._refuse(principal, principal.name, "read", sector.name, sector.name, "personal")
+            self._refuse(
+                audit.refusal(
+                    principal,
+                    recipient=principal.name,
+                    sector=sector.name,
+                    reason="personal-sector",
+                )
+            )
         classes = classes_of(principal)
         with _connected(self._read) as connection:
             if default not in classes and not self._has_open_streams(connection, sector.name):
@@ -137,7 +160,15 @@ class Gate:
         """
         decision = decide(principal, recipient, purpose, category)
         if not decision.allowed:
-            self._refuse(principal, recipient, purpose, category, None, decision.reason)
+            self._refuse(
+                audit.refusal(
+                    principal,
+                    recipient=recipient,
+                    purpose=purpose,
+                    category=category,
+                    reason=decision.reason,
+                )
+            )
         raise CityError("unavailable", "no grant can be read yet")
         yield  # the shape that a granted read will have: one connection for one decision
 
@@ -153,6 +184,12 @@ class Gate:
         with _connected(self._read) as connection:
             return {str(s): int(n) for s, n in connection.execute(SELECT_POSITIONS).fetchall()}
 
+    def appends(self, sector: str, after: int, until: int, limit: int) -> list[Append]:
+        """Appends of a sector after one up to another: how many rows, over which times; no rows."""
+        scope = {"sector": sector, "after": after, "until": until, "limit": limit}
+        with _connected(self._read) as connection:
+            return [Append(*row) for row in connection.execute(SELECT_APPENDS, scope).fetchall()]
+
     def check_health(self) -> None:
         """Return if the database answers within 2 s; CityError `unavailable` otherwise."""
         with _connected(self._read, HEALTH_SECONDS_MAX) as connection:
@@ -166,25 +203,7 @@ class Gate:
             self._has_open[sector] = (time.monotonic(), known)
         return known
 
-    def _refuse(
-        self,
-        principal: Principal,
-        recipient: str,
-        purpose: str,
-        category: str,
-        sector: str | None,
-        reason: str,
-    ) -> Never:
-        entry = audit.Record(
-            principal.name,
-            principal.role.value if principal.role else None,
-            recipient,
-            purpose,
-            category,
-            sector,
-            "refused",
-            reason,
-        )
+    def _refuse(self, entry: audit.Record) -> Never:
         with _connected(self._gate, read_only=False) as connection:
             audit.record(connection, entry)
         raise CityError("forbidden", "personal data leaves only with the consent of its subject")
@@ -193,7 +212,7 @@ class Gate:
 def _account(connection: Connection[tuple[Any, ...]]) -> list[dict[str, Any]]:
     from core.storage import ledger
 
-    return [dict(row) for row in ledger.account(connection)]
+    return [{**asdict(row), "adds_up": row.adds_up} for row in ledger.account(connection)]
 
 
 def _no_entry(principal: Principal, what: str) -> CityError:

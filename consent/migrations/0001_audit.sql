@@ -25,8 +25,8 @@ CREATE TABLE audit.decision (
   principal text NOT NULL,
   role text,
   recipient text NOT NULL,
-  purpose text NOT NULL,
-  category text NOT NULL,
+  purpose text,  -- null: the request named none
+  category text,
   sector text,
   outcome text NOT NULL CHECK (outcome IN ('permitted', 'refused')),
   reason text NOT NULL

@@ -1,0 +1,432 @@
+"""The generic reads of every sector: Things, latest values, history, what an append brought.
+
+Every query filters by data class. A Thing is visible if it has a visible Datastream, or if it has
+none at all and the sector's default class is visible; its place goes by the place's own class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from consent.gate import Append, PermittedConnection
+from core.sensorthings import ResultKind
+
+Row = dict[str, Any]
+
+VISIBLE = """(
+  EXISTS (SELECT FROM datastream d WHERE d.thing_id = t.id AND d.data_class = ANY(%(classes)s))
+  OR (%(default_class)s = ANY(%(classes)s)
+      AND NOT EXISTS (SELECT FROM datastream d WHERE d.thing_id = t.id)))"""
+
+# The Thing's own clock where it runs behind ours: one that runs ahead was not seen in the future.
+THING = """t.id, t.key, t.sector, t.name, t.properties, p.longitude, p.latitude,
+    CASE WHEN p.thing_id IS NOT NULL OR %(default_class)s = ANY(%(classes)s)
+         THEN t.geometry END AS geometry,
+    least(h.heard_at, h.heard_time) AS last_seen"""
+
+# The cast stands inside CASE: a number may be no integer, and a join may try it on every row.
+CATEGORY = "LEFT JOIN category c ON c.code = CASE WHEN d.kind = 'category' THEN {0}.result::int END"
+
+# ruff: noqa: S608 - the parts are constants of this file
+
+SELECT_THINGS = f"""
+SELECT {THING}
+FROM thing t
+LEFT JOIN thing_place p ON p.thing_id = t.id AND p.data_class = ANY(%(classes)s)
+LEFT JOIN thing_heard h ON h.thing_id = t.id
+WHERE t.sector = %(sector)s AND t.key > %(after)s
+  AND (%(like)s::text IS NULL OR t.key ILIKE %(like)s OR t.name ILIKE %(like)s)
+  AND {VISIBLE}
+ORDER BY t.key LIMIT %(limit)s
+"""
+
+SELECT_THING = f"""
+SELECT {THING}
+FROM thing t
+LEFT JOIN thing_place p ON p.thing_id = t.id AND p.data_class = ANY(%(classes)s)
+LEFT JOIN thing_heard h ON h.thing_id = t.id
+WHERE t.sector = %(sector)s AND t.key = %(thing)s AND {VISIBLE}
+"""
+
+COUNT_THINGS = f"""
+SELECT count(*) AS things FROM thing t WHERE t.sector = %(sector)s AND {VISIBLE}
+"""
+
+SELECT_DATASTREAMS = f"""
+SELECT d.property, d.kind, d.unit, d.data_class, d.undeclared,
+       l.phenomenon_time, l.quality, l.result, c.text, l.document,
+       l.longitude, l.latitude, l.speed, l.course
+FROM datastream d
+LEFT JOIN latest l ON l.datastream_id = d.id
+{CATEGORY.format("l")}
+WHERE d.thing_id = %(thing_id)s AND d.data_class = ANY(%(classes)s)
+ORDER BY d.property
+"""
+
+_LATEST = f"""
+SELECT page.*, d.property, d.kind, d.unit, l.phenomenon_time, l.quality, l.result, c.text,
+       l.document, l.longitude AS result_longitude, l.latitude AS result_latitude, l.speed, l.course
+FROM page
+LEFT JOIN (datastream d JOIN latest l ON l.datastream_id = d.id)
+  ON d.thing_id = page.id AND d.data_class = ANY(%(classes)s)
+{CATEGORY.format("l")}
+ORDER BY page.key, d.property
+"""
+
+SELECT_LATEST = f"""
+WITH page AS MATERIALIZED (
+  SELECT {THING}
+  FROM thing t
+  LEFT JOIN thing_place p ON p.thing_id = t.id AND p.data_class = ANY(%(classes)s)
+  LEFT JOIN thing_heard h ON h.thing_id = t.id
+  WHERE t.sector = %(sector)s AND t.key > %(after)s AND {VISIBLE}
+  ORDER BY t.key LIMIT %(limit)s
+)
+{_LATEST}
+"""
+
+# Two boxes, since a box over the antimeridian is two; great-circle distance on the mean sphere.
+SELECT_LATEST_IN_AREA = f"""
+WITH page AS MATERIALIZED (
+  SELECT {THING}
+  FROM thing_place p
+  JOIN thing t ON t.id = p.thing_id
+  LEFT JOIN thing_heard h ON h.thing_id = t.id
+  WHERE p.sector = %(sector)s AND p.data_class = ANY(%(classes)s)
+    AND (point(p.longitude, p.latitude) <@ %(box_1)s::box
+         OR point(p.longitude, p.latitude) <@ %(box_2)s::box)
+    AND (%(radius)s::float8 IS NULL OR 2 * 6371008.8 * asin(least(1, sqrt(
+          power(sin(radians(p.latitude - %(near_latitude)s) / 2), 2)
+          + cos(radians(p.latitude)) * cos(radians(%(near_latitude)s))
+          * power(sin(radians(p.longitude - %(near_longitude)s) / 2), 2)))) <= %(radius)s)
+    AND t.key > %(after)s AND {VISIBLE}
+  ORDER BY t.key LIMIT %(limit)s
+)
+{_LATEST}
+"""
+
+SELECT_DATASTREAM = """
+SELECT d.id, d.kind, d.unit, least(h.heard_at, h.heard_time) AS last_seen
+FROM datastream d JOIN thing t ON t.id = d.thing_id
+LEFT JOIN thing_heard h ON h.thing_id = t.id
+WHERE t.sector = %(sector)s AND t.key = %(thing)s AND d.property = %(property)s
+  AND d.data_class = ANY(%(classes)s)
+"""
+
+_SCALAR = f"""
+FROM observation o JOIN datastream d ON d.id = o.datastream_id
+{CATEGORY.format("o")}
+"""
+_POSITION = "FROM observation_position o JOIN datastream d ON d.id = o.datastream_id"
+_DOCUMENT = "FROM observation_document o JOIN datastream d ON d.id = o.datastream_id"
+_PAGE = """
+WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+  AND o.phenomenon_time >= %(from)s::timestamptz AND o.phenomenon_time < %(to)s::timestamptz
+  AND o.phenomenon_time > %(after)s::timestamptz
+ORDER BY o.phenomenon_time LIMIT %(limit)s
+"""
+
+SELECT_OBSERVATIONS = {
+    ResultKind.NUMBER: f"SELECT o.phenomenon_time, o.quality, o.result {_SCALAR} {_PAGE}",
+    ResultKind.CATEGORY: f"SELECT o.phenomenon_time, o.quality, c.text {_SCALAR} {_PAGE}",
+    ResultKind.POSITION: f"""
+SELECT o.phenomenon_time, o.quality, o.longitude, o.latitude, o.speed, o.course
+{_POSITION} {_PAGE}""",
+    ResultKind.DOCUMENT: f"""
+SELECT o.phenomenon_time, o.quality, o.result AS document {_DOCUMENT} {_PAGE}""",
+}
+
+SELECT_FIRST_TIME = """
+SELECT o.phenomenon_time
+FROM observation o JOIN datastream d ON d.id = o.datastream_id
+WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+  AND o.phenomenon_time >= %(from)s::timestamptz AND o.phenomenon_time < %(to)s::timestamptz
+ORDER BY o.phenomenon_time LIMIT 1
+"""
+
+SELECT_BUCKETS = """
+SELECT date_bin(%(interval)s, o.phenomenon_time, 'epoch') AS phenomenon_time, count(*) AS count,
+       avg(o.result) AS mean, min(o.result) AS minimum, max(o.result) AS maximum,
+       (array_agg(o.result ORDER BY o.phenomenon_time DESC))[1] AS last
+FROM observation o JOIN datastream d ON d.id = o.datastream_id
+WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+  AND o.phenomenon_time >= %(from)s AND o.phenomenon_time < %(to)s
+GROUP BY 1 ORDER BY 1
+"""
+
+SELECT_BUCKETS_OF_HOURS = """
+SELECT date_bin(%(interval)s, o.bucket, 'epoch') AS phenomenon_time, sum(o.count)::bigint AS count,
+       sum(o.sum) / sum(o.count) AS mean, min(o.minimum) AS minimum, max(o.maximum) AS maximum,
+       (array_agg(o.last ORDER BY o.bucket DESC))[1] AS last
+FROM observation_hour o JOIN datastream d ON d.id = o.datastream_id
+WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+  AND o.bucket >= %(from)s AND o.bucket < %(to)s
+GROUP BY 1 ORDER BY 1
+"""
+
+# A state holds until the next one; the state before the page is carried in, and the last one holds
+# until `until`, when the Thing was last heard.
+SELECT_STATES = f"""
+WITH event AS (
+  (SELECT o.phenomenon_time, c.text {_SCALAR}
+   WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+     AND o.phenomenon_time < %(from)s
+   ORDER BY o.phenomenon_time DESC LIMIT 1)
+  UNION ALL
+  SELECT o.phenomenon_time, c.text {_SCALAR}
+  WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+    AND o.phenomenon_time >= %(from)s AND o.phenomenon_time < %(to)s
+), segment AS (
+  SELECT text, phenomenon_time AS began, greatest(phenomenon_time, least(%(to)s, lead(
+           phenomenon_time, 1, %(until)s::timestamptz) OVER (ORDER BY phenomenon_time))) AS ended
+  FROM event
+), piece AS (
+  SELECT s.text, s.began, b.bucket,
+         greatest(s.began, %(from)s, b.bucket) AS lower,
+         least(s.ended, b.bucket + %(interval)s::interval) AS upper
+  FROM segment s CROSS JOIN LATERAL generate_series(
+    date_bin(%(interval)s, greatest(s.began, %(from)s), 'epoch'), s.ended, %(interval)s::interval
+  ) AS b (bucket)
+  WHERE b.bucket < s.ended OR b.bucket <= s.began
+)
+SELECT bucket AS phenomenon_time, text, max(began) AS began,
+       count(*) FILTER (WHERE began >= bucket AND began >= %(from)s) AS count,
+       sum(greatest(0, extract(epoch FROM upper - lower)))::float8 AS seconds
+FROM piece WHERE bucket < %(to)s
+GROUP BY 1, 2 ORDER BY 1, 3
+"""
+
+SELECT_STATE_BEFORE = """
+SELECT o.phenomenon_time
+FROM observation o JOIN datastream d ON d.id = o.datastream_id
+WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+  AND o.phenomenon_time < %(from)s::timestamptz
+ORDER BY o.phenomenon_time DESC LIMIT 1
+"""
+
+_APPENDED_PLACE = """
+LEFT JOIN thing_place p ON p.thing_id = t.id AND p.data_class = ANY(%(classes)s)"""
+_APPENDED = """
+WHERE t.sector = %(sector)s AND d.data_class = ANY(%(classes)s)
+  AND o.append_id BETWEEN %(first)s AND %(last)s
+  AND o.phenomenon_time BETWEEN %(time_min)s AND %(time_max)s"""
+
+# append_id counts by sector, so the join to the sector's own Things is what makes it unique.
+SELECT_APPENDED = f"""
+SELECT o.append_id, t.key AS thing, d.property, d.kind, d.unit, o.phenomenon_time, o.quality,
+       o.result, c.text, NULL::jsonb AS document, NULL::float8 AS longitude,
+       NULL::float8 AS latitude, NULL::float8 AS speed, NULL::float8 AS course,
+       p.longitude AS place_longitude, p.latitude AS place_latitude
+{_SCALAR} JOIN thing t ON t.id = d.thing_id {_APPENDED_PLACE} {_APPENDED}
+UNION ALL
+SELECT o.append_id, t.key, d.property, d.kind, d.unit, o.phenomenon_time, o.quality,
+       NULL, NULL, NULL, o.longitude, o.latitude, o.speed, o.course, o.longitude, o.latitude
+{_POSITION} JOIN thing t ON t.id = d.thing_id {_APPENDED}
+UNION ALL
+SELECT o.append_id, t.key, d.property, d.kind, d.unit, o.phenomenon_time, o.quality,
+       NULL, NULL, o.result, NULL, NULL, NULL, NULL, p.longitude, p.latitude
+{_DOCUMENT} JOIN thing t ON t.id = d.thing_id {_APPENDED_PLACE} {_APPENDED}
+ORDER BY 1, 6 LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where to look: one or two boxes (w, s, e, n), and a circle (longitude, latitude, metres)."""
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    near: tuple[float, float, float] | None = None
+
+    def parameters(self) -> Mapping[str, Any]:
+        """As the query's parameters; a single box stands twice."""
+        boxes = [f"(({w!r},{s!r}),({e!r},{n!r}))" for w, s, e, n in self.boxes]
+        longitude, latitude, radius = self.near or (None, None, None)
+        return {
+            "box_1": boxes[0],
+            "box_2": boxes[-1],
+            "near_longitude": longitude,
+            "near_latitude": latitude,
+            "radius": radius,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Datastream:
+    """One visible Datastream; `last_seen` is when its Thing last spoke."""
+
+    id: int
+    kind: ResultKind
+    unit: str
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open time range [lower, upper)."""
+
+    lower: datetime | str
+    upper: datetime | str
+
+    def parameters(self) -> dict[str, Any]:
+        """As the queries' parameters."""
+        return {"from": self.lower, "to": self.upper}
+
+
+def position_of(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A position result from its columns."""
+    return {
+        "longitude": row[prefix + "longitude"],
+        "latitude": row[prefix + "latitude"],
+        "speed": row["speed"],
+        "course": row["course"],
+    }
+
+
+def result_of(kind: str, row: Mapping[str, Any], prefix: str = "") -> Any:
+    """The result as it leaves: a number, a text, a position or a JSON value."""
+    match kind:
+        case "number":
+            return row["result"]
+        case "category":
+            return row["text"]
+        case "position":
+            return position_of(row, prefix)
+        case _:
+            return row["document"]
+
+
+def select_things(
+    connection: PermittedConnection, limit: int, after: str = "", search: str | None = None
+) -> list[Row]:
+    """Up to `limit` visible Things after a key, in key order; `search` is in key or name."""
+    like = None
+    if search:
+        escaped = search.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+        like = f"%{escaped}%"
+    return connection.fetch(SELECT_THINGS, {"limit": limit, "after": after, "like": like})
+
+
+def select_thing(connection: PermittedConnection, thing: str) -> Row | None:
+    """One visible Thing by its natural key."""
+    found = connection.fetch(SELECT_THING, {"thing": thing})
+    return found[0] if found else None
+
+
+def count_things(connection: PermittedConnection) -> int:
+    """How many Things of the sector are visible."""
+    return int(connection.fetch(COUNT_THINGS)[0]["things"])
+
+
+def select_datastreams(connection: PermittedConnection, thing_id: int) -> list[Row]:
+    """The Thing's visible Datastreams with their latest values."""
+    return connection.fetch(SELECT_DATASTREAMS, {"thing_id": thing_id})
+
+
+def select_latest(
+    connection: PermittedConnection, limit: int, after: str = "", area: Area | None = None
+) -> list[Row]:
+    """One row a (Thing, Datastream with a value) of up to `limit` Things, in key order."""
+    scope = {"limit": limit, "after": after}
+    if area is None:
+        return connection.fetch(SELECT_LATEST, scope)
+    return connection.fetch(SELECT_LATEST_IN_AREA, {**scope, **area.parameters()})
+
+
+def select_datastream(
+    connection: PermittedConnection, thing: str, observed_property: str
+) -> Datastream | None:
+    """The Thing's Datastream of a property (with its instance), if it is visible."""
+    found = connection.fetch(SELECT_DATASTREAM, {"thing": thing, "property": observed_property})
+    if not found:
+        return None
+    row = found[0]
+    return Datastream(row["id"], ResultKind(row["kind"]), row["unit"], row["last_seen"])
+
+
+def select_observations(
+    connection: PermittedConnection,
+    datastream: Datastream,
+    span: Span,
+    limit: int,
+    after: datetime | str = "-infinity",
+) -> list[Row]:
+    """Up to `limit` observations of the span after a time, oldest first, each with its result."""
+    scope = {**span.parameters(), "datastream": datastream.id, "limit": limit, "after": after}
+    return [
+        {
+            "phenomenon_time": row["phenomenon_time"],
+            "result": result_of(datastream.kind, row),
+            "quality": row["quality"],
+        }
+        for row in connection.fetch(SELECT_OBSERVATIONS[datastream.kind], scope)
+    ]
+
+
+def first_time(connection: PermittedConnection, datastream: Datastream, span: Span) -> Any:
+    """The first phenomenon time in the span of a number or category, or None."""
+    found = connection.fetch(SELECT_FIRST_TIME, {**span.parameters(), "datastream": datastream.id})
+    return found[0]["phenomenon_time"] if found else None
+
+
+def has_state_before(
+    connection: PermittedConnection, datastream: Datastream, moment: datetime | str
+) -> bool:
+    """Whether some state was already known at `moment`."""
+    scope = {"datastream": datastream.id, "from": moment}
+    return bool(connection.fetch(SELECT_STATE_BEFORE, scope))
+
+
+def select_buckets(
+    connection: PermittedConnection,
+    datastream: Datastream,
+    span: Span,
+    interval: timedelta,
+    *,
+    of_hours: bool,
+) -> list[Row]:
+    """Count, mean, minimum, maximum and last by interval; `of_hours` reads the hourly rollup."""
+    scope = {**span.parameters(), "datastream": datastream.id, "interval": interval}
+    return connection.fetch(SELECT_BUCKETS_OF_HOURS if of_hours else SELECT_BUCKETS, scope)
+
+
+def select_states(
+    connection: PermittedConnection,
+    datastream: Datastream,
+    span: Span,
+    interval: timedelta,
+    until: datetime,
+) -> list[Row]:
+    """Count, last state and seconds in each state, by interval."""
+    scope = {**span.parameters(), "datastream": datastream.id, "interval": interval, "until": until}
+    buckets: dict[datetime, Row] = {}
+    for row in connection.fetch(SELECT_STATES, scope):
+        if not row["count"] and not row["seconds"]:
+            continue  # carried in, and ended where the span begins
+        moment = row["phenomenon_time"]
+        bucket = buckets.setdefault(
+            moment, {"phenomenon_time": moment, "count": 0, "last": None, "seconds": {}}
+        )
+        bucket["count"] += row["count"]
+        bucket["last"] = row["text"]  # rows of a bucket come by the time their state last began
+        bucket["seconds"][row["text"]] = row["seconds"]
+    return list(buckets.values())
+
+
+def select_appended(
+    connection: PermittedConnection, appends: Sequence[Append], limit: int
+) -> list[Row]:
+    """What these consecutive appends brought, as visible rows with the place of their Things."""
+    times = [(a.time_min, a.time_max) for a in appends if a.time_min and a.time_max]
+    if not times:
+        return []
+    return connection.fetch(
+        SELECT_APPENDED,
+        {
+            "first": appends[0].id,
+            "last": appends[-1].id,
+            "time_min": min(lower for lower, _ in times),
+            "time_max": max(upper for _, upper in times),
+            "limit": limit,
+        },
+    )
