@@ -402,22 +402,31 @@ class _BadField(ValueError):
 def _decode_csv(builder: ObservationsBuilder, payload: bytes, context: Context) -> None:
     """Rows are lines: a quote that is never closed spoils its own row and no other."""
     lines = [line for line in payload.split(b"\n") if line.strip()]
-    header, rows = (lines[0], lines[1:]) if lines else (b"", [])
-    builder.messages = len(rows)
-    columns = [_COLUMNS.get(_plain_name(name), "") for name in _split(header)]
-    missing = [name for name in _REQUIRED if name not in columns]
-    if missing and not rows:
-        builder.messages = 1
-        builder.reject("bad-header", f"header: no column {', '.join(missing)}", payload)
+    if not lines:
         return
+    header, rows = lines[0], lines[1:]
+    columns, fault = _columns_of(header)
+    if fault and not rows:
+        rows = [header]
+    builder.messages = len(rows)
     for item, line in enumerate(rows):
         try:
-            if missing:
-                builder.reject("bad-header", f"header: no column {', '.join(missing)}", line, item)
+            if fault:
+                builder.reject("bad-header", fault, line, item)
             else:
                 _decode_row(builder, _row_of(columns, line), context)
         except _BadField as error:
             builder.reject("bad-field", str(error), line, item)
+
+
+def _columns_of(header: bytes) -> tuple[list[str], str]:
+    """Our names of the header's columns ("" for others), and what is wrong with it or nothing."""
+    try:
+        columns = [_COLUMNS.get(_plain_name(name), "") for name in _split(header)]
+    except _BadField as error:
+        return [], f"header: {error}"
+    missing = ", ".join(name for name in _REQUIRED if name not in columns)
+    return columns, f"header: no column {missing}" if missing else ""
 
 
 def _row_of(columns: list[str], line: bytes) -> dict[str, str]:
@@ -429,12 +438,14 @@ def _row_of(columns: list[str], line: bytes) -> dict[str, str]:
 
 
 def _split(line: bytes) -> list[str]:
-    """The fields of one line; csv.Error (a NUL, a huge field) becomes one odd field."""
+    """The fields of one line; _BadField for what is no text, or no CSV."""
+    if b"\0" in line:
+        raise _BadField("row: it holds a NUL byte")
     text = line.decode("utf-8-sig", "replace").rstrip("\r")
     try:
         return next(csv.reader([text]), [])
-    except csv.Error:
-        return [text]
+    except csv.Error as error:
+        raise _BadField(f"row: {error}") from None
 
 
 def _plain_name(name: str) -> str:

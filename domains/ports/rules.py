@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from core.sensorthings import Decoded
 
@@ -38,8 +39,19 @@ _SPECIAL = {
     59: "Ship of a State not party to an armed conflict",
 }
 
+Station = Literal[
+    "vessel",
+    "coast-station",
+    "aid-to-navigation",
+    "sar-aircraft",
+    "ais-sart",
+    "man-overboard",
+    "epirb",
+    "craft-of-a-ship",
+]
+
 # ITU-R M.585-9: what the first digits of an MMSI say; the longest prefix wins.
-_STATIONS = (
+_STATIONS: tuple[tuple[str, Station], ...] = (
     ("111", "sar-aircraft"),
     ("970", "ais-sart"),
     ("972", "man-overboard"),
@@ -69,7 +81,7 @@ def ship_type_text(code: int) -> str:
     return kind + _SECOND_DIGIT.get(code % 10, "") if kind else ""
 
 
-def station_kind(mmsi: str) -> str:
+def station_kind(mmsi: str) -> Station:
     """What kind of station an MMSI belongs to (ITU-R M.585-9)."""
     return next((kind for prefix, kind in _STATIONS if mmsi.startswith(prefix)), "vessel")
 

@@ -565,7 +565,7 @@ def _lines(bits: tuple[int, int], channel: str, sequence: int, moment_us: int) -
     if len(chunks) == 1:
         return [tag_block(_vdm(f"1,1,,{channel},{armoured},{fill_bits}"), f"c:{moment}")]
     count = len(chunks)
-    group = moment_us // 1000 % 100_000
+    group = (value >> (length + fill_bits - 38)) % 10_000 * 10 + sequence  # MMSI's last digits
     return [
         tag_block(
             _vdm(f"{count},{at},{sequence},{channel},{chunk},{fill_bits if at == count else 0}"),
