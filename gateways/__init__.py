@@ -1,0 +1,1 @@
+"""What runs beside the devices: reads data, stores and forwards it, waits for receipts."""

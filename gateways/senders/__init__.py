@@ -1,0 +1,1 @@
+"""Senders: one file a way to the platform; all of them bring back the same receipts."""

@@ -1,0 +1,1 @@
+"""Tests of the gateways: readers, outbox, senders, replay, demo city."""

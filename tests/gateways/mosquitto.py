@@ -1,0 +1,138 @@
+"""A real Mosquitto for the MQTT tests, and a peer that answers batches with receipts."""
+
+import json
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+START_SECONDS_MAX = 10.0
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Mosquitto:
+    """One broker process on loopback; started again it keeps its port."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self._program, self._folder, self.port = program, folder, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        config = self._folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
+            "max_queued_messages 0\nmax_packet_size 16777216\n"
+        )
+        self._process = subprocess.Popen(
+            [self._program, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise TimeoutError("mosquitto does not listen")
+
+    def kill(self) -> None:
+        """kill -9: nothing that it only held in memory survives."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@dataclass
+class Peer:
+    """Stands where the ingestor does: keeps each batch once, and answers with receipts.
+
+    `silent` of the first copies get no answer, as when an ingestor dies before its commit;
+    sequences in `refuse` are refused.
+    """
+
+    port: int
+    silent: int = 0
+    refuse: frozenset[int] = frozenset()
+    batches: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    topics: list[str] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._ready = threading.Event()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, "ingest", protocol=MQTTProtocolVersion.MQTTv5
+        )
+        self._client.on_connect = lambda client, *_: client.subscribe("chimata/v1/#", qos=1)
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = self._on_message
+        self._client.reconnect_delay_set(0.05, 0.2)
+        self._client.connect("127.0.0.1", self.port)
+        self._client.loop_start()
+        assert self._ready.wait(10)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        parts = message.topic.split("/")
+        if parts[2] == "receipts":
+            return
+        gateway = parts[3]
+        if len(parts) == 7:
+            boot, seq = parts[5], int(parts[6])
+        else:
+            properties = dict(message.properties.UserProperty)
+            boot, seq = properties["boot"], int(properties["seq"])
+        self.topics.append(message.topic)
+        self.order.append(seq)
+        if self.silent:
+            self.silent -= 1
+            return
+        client.publish(
+            f"chimata/v1/receipts/{gateway}", self._answer(gateway, boot, seq, message), qos=1
+        )
+
+    def _answer(self, gateway: str, boot: str, seq: int, message: paho.MQTTMessage) -> str:
+        known = self.batches.get((gateway, boot, seq))
+        result = "duplicate" if known is not None else "stored"
+        if seq in self.refuse:
+            result = "refused"
+        else:
+            self.batches[gateway, boot, seq] = bytes(message.payload)
+        answer = {
+            "gateway": gateway,
+            "boot": boot,
+            "stored": [] if result == "refused" else [[seq, seq]],
+            "batches": [
+                {
+                    "seq": seq,
+                    "result": result,
+                    "received": 1,
+                    "stored": int(result == "stored"),
+                    "duplicate": int(result == "duplicate"),
+                    "rejected": 0,
+                    "reason": "batch-conflict" if result == "refused" else None,
+                    "detail": None,
+                }
+            ],
+        }
+        return json.dumps(answer)
