@@ -65,9 +65,9 @@ def titles(properties: Iterable[ObservedProperty]) -> dict[str, dict[str, str]]:
 class Context:
     """What a decoder may know besides the bytes.
 
-    `received_at` is µs since 1970 by the receiver's clock. `memory` is one dict a sector and process:
-    the only state a decoder may keep (last frames, unfinished multipart messages); it must stay
-    bounded, and losing it must cost no more than a repeated observation.
+    `received_at` is µs since 1970 by the receiver's clock. `memory` is one dict a sector and
+    process: the only state a decoder may keep (last frames, unfinished multipart messages); it
+    must stay bounded, and losing it must cost no more than a repeated observation.
     """
 
     gateway: str

@@ -63,11 +63,15 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """n numeric observations: `stream` indexes Decoded.streams; times are µs since 1970 UTC."""
+    """n numeric observations: `stream` indexes Decoded.streams; times are µs since 1970 UTC.
+
+    `quality` (here and below) is set by the check after decoding; None means all good.
+    """
 
     stream: NDArray[np.int32]
     phenomenon_time: NDArray[np.int64]
     result: NDArray[np.float64]
+    quality: NDArray[np.int16] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,12 @@ class Categories:
     stream: NDArray[np.int32]
     phenomenon_time: NDArray[np.int64]
     result: Sequence[str]
+    quality: NDArray[np.int16] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """n positions of moving Things: degrees WGS 84, speed m/s, course degrees true; NaN: unknown."""
+    """n positions of moving Things: degrees WGS 84, m/s, degrees true; NaN where unknown."""
 
     stream: NDArray[np.int32]
     phenomenon_time: NDArray[np.int64]
@@ -89,6 +94,7 @@ class Positions:
     latitude: NDArray[np.float64]
     speed: NDArray[np.float64]
     course: NDArray[np.float64]
+    quality: NDArray[np.int16] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ class Documents:
     stream: NDArray[np.int32]
     phenomenon_time: NDArray[np.int64]
     result: Sequence[bytes]
+    quality: NDArray[np.int16] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one message holds. Decoders build it with `ObservationsBuilder` or straight from columns.
+    """What one message holds; built by an `ObservationsBuilder` or straight from columns.
 
     `messages` counts native messages (an AIVDM line, a SPaT frame, an uplink, an Arrow row), of
     those `unchanged` held no new observation.
@@ -241,7 +248,7 @@ class ObservationsBuilder:
             self._heard[thing] = Heard(thing, phenomenon_time)
 
     def reject(self, reason: str, detail: str, payload: bytes, item: int = 0) -> None:
-        """Keep an undecodable item: `reason` is a slug, `detail` a sentence naming field and fault."""
+        """Keep an undecodable item: `reason` is a slug, `detail` names the field and the fault."""
         self._rejected.append(Rejected(reason, detail, payload, item))
 
     def build(self) -> Decoded:
@@ -256,11 +263,14 @@ class ObservationsBuilder:
             stream, time, texts = zip(*self._categories, strict=True)
             categories = Categories(np.array(stream, np.int32), np.array(time, np.int64), texts)
         if self._positions:
-            stream, time, *values = zip(*self._positions, strict=True)
+            stream, time, longitude, latitude, speed, course = zip(*self._positions, strict=True)
             positions = Positions(
                 np.array(stream, np.int32),
                 np.array(time, np.int64),
-                *(np.array(column, np.float64) for column in values),
+                np.array(longitude, np.float64),
+                np.array(latitude, np.float64),
+                np.array(speed, np.float64),
+                np.array(course, np.float64),
             )
         if self._documents:
             stream, time, payloads = zip(*self._documents, strict=True)

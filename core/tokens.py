@@ -1,4 +1,4 @@
-"""Bearer tokens (JWT, RFC 7519) and batch signatures: issued by one machine, or by any OIDC issuer."""
+"""Bearer tokens (JWT, RFC 7519), of this machine or any OIDC issuer, and batch signatures."""
 
 import base64
 import hashlib
@@ -249,7 +249,7 @@ def _mac(key: bytes, topic: str, gateway: str, boot: str, seq: int, payload: byt
 
 
 def sign_batch(token: str, topic: str, boot: str, seq: int, payload: bytes) -> str:
-    """The `chimata-signature` header of a batch on Kafka, where a bearer token would lie in the log."""
+    """The `chimata-signature` of a batch on Kafka, where a bearer token would lie in the log."""
     claims = orjson.loads(extract_compact(token.encode()).payload)
     key = base64.urlsafe_b64decode(claims["batch_key"])
     mac = _mac(key, topic, claims["gateway"], boot, seq, payload)

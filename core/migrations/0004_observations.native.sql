@@ -45,7 +45,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Makes the partition of every shape in both schemas that holds `moment`; returns its bounds.
-CREATE FUNCTION ensure_partition(moment timestamptz, OUT lower timestamptz, OUT upper timestamptz)
+CREATE FUNCTION ensure_partition(
+  moment timestamptz, OUT lower timestamptz, OUT upper timestamptz, OUT suffix text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
   home text;
@@ -53,7 +54,7 @@ DECLARE
   child text;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('chimata.ensure_partition'));
-  SELECT b.lower, b.upper INTO lower, upper FROM partition_range b
+  SELECT b.lower, b.upper, b.suffix INTO lower, upper, suffix FROM partition_range b
     WHERE moment >= b.lower AND moment < b.upper;
   IF FOUND THEN RETURN; END IF;
   SELECT b.lower, b.upper INTO lower, upper FROM partition_bounds(moment) b;
@@ -63,10 +64,11 @@ BEGIN
     lower := date_trunc('day', moment AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
     upper := lower + interval '1 day';
   END IF;
+  suffix := to_char(lower AT TIME ZONE 'UTC', '_YYYYMMDD')
+            || CASE WHEN upper - lower > interval '1 day' THEN 'm' ELSE '' END;
   FOREACH home IN ARRAY ARRAY['public', 'personal'] LOOP
     FOREACH shape IN ARRAY ARRAY['observation', 'observation_position', 'observation_document'] LOOP
-      child := shape || to_char(lower AT TIME ZONE 'UTC', '_YYYYMMDD')
-               || CASE WHEN upper - lower > interval '1 day' THEN 'm' ELSE '' END;
+      child := shape || suffix;
       EXECUTE format('CREATE TABLE %I.%I (LIKE %I.%I INCLUDING ALL)', home, child, home, shape);
       IF home = 'personal' THEN
         EXECUTE format('CREATE INDEX ON %I.%I (datastream_id, phenomenon_time)', home, child);
@@ -85,13 +87,15 @@ BEGIN
                      home, shape, home, child, lower, upper);
     END LOOP;
   END LOOP;
-  INSERT INTO partition_range (lower, upper, sealed)
-    VALUES (ensure_partition.lower, ensure_partition.upper, ensure_partition.upper <= now());
+  INSERT INTO partition_range (lower, upper, suffix, sealed) VALUES (
+    ensure_partition.lower, ensure_partition.upper, ensure_partition.suffix,
+    ensure_partition.upper <= now());
 END $$;
 
 CREATE TABLE partition_range (
   lower timestamptz PRIMARY KEY,
   upper timestamptz NOT NULL,
+  suffix text NOT NULL,
   sealed boolean NOT NULL
 );
 GRANT SELECT ON partition_range TO chimata_ingest;
@@ -111,8 +115,7 @@ BEGIN
     CONTINUE WHEN range.sealed AND range.upper > now() - keep;
     CONTINUE WHEN NOT range.sealed AND range.upper > now() - interval '1 hour';
     FOREACH shape IN ARRAY ARRAY['observation', 'observation_position', 'observation_document'] LOOP
-      child := shape || to_char(range.lower AT TIME ZONE 'UTC', '_YYYYMMDD')
-               || CASE WHEN range.upper - range.lower > interval '1 day' THEN 'm' ELSE '' END;
+      child := shape || range.suffix;
       IF range.upper <= now() - keep THEN
         EXECUTE format('DROP TABLE public.%I, personal.%I', child, child);
       ELSE

@@ -35,12 +35,14 @@ BEGIN
     ) AS shapes (name, columns, as_json) LOOP
       EXECUTE format($body$
         CREATE FUNCTION %1$I.merge_%2$s(
-          time_min timestamptz, time_max timestamptz, OUT stored bigint, OUT duplicate bigint)
+          time_min timestamptz, time_max timestamptz)
+        RETURNS TABLE (message integer, stored bigint, duplicate bigint)
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = %1$I, public, pg_temp AS $$
+        #variable_conflict use_column
         BEGIN
-          WITH staged AS MATERIALIZED (SELECT * FROM pg_temp.staged_%2$s),
+          RETURN QUERY WITH staged AS MATERIALIZED (SELECT * FROM pg_temp.staged_%2$s),
           matched AS MATERIALIZED (
-            SELECT o.datastream_id, o.phenomenon_time, o.append_id, %4$s AS old,
+            SELECT s.message, o.datastream_id, o.phenomenon_time, o.append_id, %4$s AS old,
                    %4$s = %5$s OR EXISTS (
                      SELECT FROM %1$I.superseded p WHERE p.datastream_id = s.datastream_id
                        AND p.phenomenon_time = s.phenomenon_time AND p.result = %5$s) AS known
@@ -68,9 +70,10 @@ BEGIN
                               AND m.phenomenon_time = s.phenomenon_time)
             RETURNING 1
           )
-          SELECT (SELECT count(*) FROM inserted) + (SELECT count(*) FROM corrected),
-                 (SELECT count(*) FROM matched WHERE known)
-          INTO stored, duplicate;
+          SELECT s.message, count(*) FILTER (WHERE m.known IS NOT TRUE),
+                 count(*) FILTER (WHERE m.known)
+          FROM staged s LEFT JOIN matched m USING (datastream_id, phenomenon_time)
+          GROUP BY s.message;
         END $$
       $body$, home, shape.name, shape.columns, shape.as_json,
         replace(shape.as_json, 'o.', 's.'),

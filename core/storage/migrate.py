@@ -25,7 +25,7 @@ SELECT_TIMESCALE = "SELECT count(*) > 0 FROM pg_available_extensions WHERE name 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One .sql file: NAME.sql for every server, NAME.native.sql or NAME.timescale.sql for one kind."""
+    """One file: NAME.sql for every server, NAME.native.sql or NAME.timescale.sql for a kind."""
 
     group: str
     name: str
@@ -49,7 +49,7 @@ def found(root: Path, *, timescale: bool) -> Iterator[Migration]:
 
 
 def migrate(database_url: str, root: Path = ROOT) -> list[str]:
-    """Apply what is missing and return its names; CityError `conflict` if an applied file changed."""
+    """Apply what is missing, return its names; CityError `conflict` if an applied file changed."""
     applied_now = []
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))

@@ -1,0 +1,146 @@
+"""Column sets on their way to COPY: a shape for each kind of result, packed as binary rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01 in µs since 1970
+COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
+JSONB_VERSION = b"\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One observation table: its name and the columns that hold the result."""
+
+    table: str
+    results: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column, in the order of the packed rows."""
+        return ("phenomenon_time", *self.results, "append_id", "datastream_id", "quality")
+
+
+NUMBER = Shape("observation", ("result",))
+POSITION = Shape("observation_position", ("longitude", "latitude", "speed", "course"))
+DOCUMENT = Shape("observation_document", ("result",))
+SHAPES = (NUMBER, POSITION, DOCUMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n rows of one shape, sorted by (datastream, time).
+
+    `results` holds float64 columns, or for documents one list of canonical JSON. `message` is the
+    index of the message, in its append, that each row came with.
+    """
+
+    shape: Shape
+    datastream: NDArray[np.int32]
+    time: NDArray[np.int64]
+    quality: NDArray[np.int16]
+    message: NDArray[np.int32]
+    results: tuple[NDArray[np.float64], ...] = ()
+    documents: NDArray[np.object_] = field(default_factory=lambda: np.empty(0, object))
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> "Rows":
+        """The rows at a mask or at indices."""
+        return Rows(
+            self.shape,
+            self.datastream[chosen],
+            self.time[chosen],
+            self.quality[chosen],
+            self.message[chosen],
+            tuple(column[chosen] for column in self.results),
+            self.documents[chosen] if len(self.documents) else self.documents,
+        )
+
+    def sorted(self) -> "Rows":
+        """By datastream, then time, then arrival: direct compression and BRIN both live on it."""
+        step = np.diff(self.datastream)
+        if bool(np.all((step > 0) | ((step == 0) & (np.diff(self.time) >= 0)))):
+            return self
+        return self.take(np.lexsort((self.time, self.datastream)))
+
+    def same_result(self) -> NDArray[np.bool_]:
+        """Shape (n-1,): whether a row's result equals the one before it (NaN equals NaN)."""
+        if self.shape is DOCUMENT:
+            return np.asarray(self.documents[1:] == self.documents[:-1], bool)
+        same = np.ones(len(self) - 1, bool)
+        for column in self.results:
+            a, b = column[1:], column[:-1]
+            same &= (a == b) | (np.isnan(a) & np.isnan(b))
+        return same
+
+    def pack(self, append_id: int, *, with_message: bool = False) -> bytes:
+        """The rows as COPY BINARY, `message` last where asked for."""
+        if self.shape is DOCUMENT:
+            return _pack_documents(self, append_id, with_message=with_message)
+        return _pack_fixed(self, append_id, with_message=with_message)
+
+
+def concatenate(shape: Shape, parts: Sequence[Rows]) -> Rows:
+    """One Rows of many."""
+    return Rows(
+        shape,
+        np.concatenate([p.datastream for p in parts]),
+        np.concatenate([p.time for p in parts]),
+        np.concatenate([p.quality for p in parts]),
+        np.concatenate([p.message for p in parts]),
+        tuple(
+            np.concatenate([p.results[i] for p in parts])
+            for i in range(0 if shape is DOCUMENT else len(shape.results))
+        ),
+        np.concatenate([p.documents for p in parts]) if shape is DOCUMENT else np.empty(0, object),
+    )
+
+
+def _pack_fixed(rows: Rows, append_id: int, *, with_message: bool) -> bytes:
+    """Every field has one width, so a packed row is a numpy record: 0.01 µs a row."""
+    columns: list[tuple[str, NDArray[np.generic] | int]] = [
+        (">i8", rows.time - POSTGRES_EPOCH_US),
+        *((">f8", column) for column in rows.results),
+        (">i8", append_id),
+        (">i4", rows.datastream),
+        (">i2", rows.quality),
+    ]
+    if with_message:
+        columns.append((">i4", rows.message))
+    layout = [("fields", ">i2")]
+    for index, (width, _) in enumerate(columns):
+        layout += [(f"length{index}", ">i4"), (f"value{index}", width)]
+    packed = np.empty(len(rows), np.dtype(layout))
+    packed["fields"] = len(columns)
+    for index, (width, values) in enumerate(columns):
+        packed[f"length{index}"] = np.dtype(width).itemsize
+        packed[f"value{index}"] = values
+    return COPY_HEADER + packed.tobytes() + COPY_TRAILER
+
+
+def _pack_documents(rows: Rows, append_id: int, *, with_message: bool) -> bytes:
+    def number(value: int, width: int) -> bytes:
+        return width.to_bytes(4) + value.to_bytes(width, signed=True)
+
+    count = (6 if with_message else 5).to_bytes(2)
+    append = number(append_id, 8)
+    parts = [COPY_HEADER]
+    for i, document in enumerate(rows.documents):
+        body = JSONB_VERSION + document
+        parts += (
+            count,
+            number(int(rows.time[i]) - POSTGRES_EPOCH_US, 8),
+            len(body).to_bytes(4) + body,
+            append,
+            number(int(rows.datastream[i]), 4),
+            number(int(rows.quality[i]), 2),
+        )
+        if with_message:
+            parts.append(number(int(rows.message[i]), 4))
+    return b"".join([*parts, COPY_TRAILER])

@@ -1,0 +1,574 @@
+"""The one way observations enter storage: `SectorStore.append`, ledger and rows in one transaction.
+
+A key (datastream, phenomenon_time) stands once in the observation tables, without a unique index:
+appends of a sector are serialised by its row in sector_log; rows newer than all that is stored of
+their Datastream cannot repeat and go straight through COPY; all others are merged with the rest.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import Connection, sql
+
+from core import live
+from core.clock import to_datetime, to_iso
+from core.sector import Sector
+from core.sensorthings import Decoded, Rejected, ResultKind, Stream, canonical_json
+from core.storage import ledger, rejections
+from core.storage.catalogue import Catalogue
+from core.storage.columns import DOCUMENT, NUMBER, POSITION, SHAPES, Rows, Shape, concatenate
+from core.storage.latest import Flush, Latest
+from core.storage.ledger import Counts, Identity
+
+Session = Connection[tuple[Any, ...]]
+
+DIRECT_COMPRESS_ROWS_MIN = 10_000
+"""Fewer rows make poor columnstore batches: they wait as rows for the compression policy."""
+CORRECTIONS_A_KEY_MAX = 16
+"""Different results for one key inside one append; more is a fault of the sender."""
+
+SELECT_TRANSACTION = "SELECT pg_current_xact_id()::text"
+SELECT_FATE = "SELECT pg_xact_status(%s::text::xid8)"
+SELECT_NATIVE = "SELECT to_regclass('partition_range') IS NOT NULL"
+SELECT_PARTITION = """
+SELECT (extract(epoch FROM lower) * 1000000)::bigint, (extract(epoch FROM upper) * 1000000)::bigint,
+       suffix
+FROM ensure_partition(%s)
+"""
+CREATE_STAGE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS {stage} (LIKE {table}, message integer NOT NULL)
+ON COMMIT DELETE ROWS
+"""
+MERGE = "SELECT message, stored, duplicate FROM {merge}(%s, %s)"
+COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+DIRECT_COMPRESS = (
+    "SET LOCAL timescaledb.enable_direct_compress_copy = on",
+    "SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = on",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on its way in: where it came from, its identity if it has one, what it held."""
+
+    gateway: str
+    format: str
+    channel: str
+    received_at: int
+    payload: bytes
+    sha256: bytes
+    decoded: Decoded
+    boot: str | None = None
+    seq: int | None = None
+
+    @property
+    def identity(self) -> Identity | None:
+        """(gateway, boot, seq), or None for a loose message."""
+        if self.boot is None or self.seq is None:
+            return None
+        return (self.gateway, self.boot, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one message: result is stored, duplicate or refused, and each is final."""
+
+    result: str
+    counts: Counts
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class _Append:
+    """One append while it is being made; counters are by index of the message."""
+
+    id: int
+    messages: Sequence[Message]
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    stored: Counter[int] = field(default_factory=Counter)
+    duplicate: Counter[int] = field(default_factory=Counter)
+    rejected: dict[int, list[Rejected]] = field(default_factory=lambda: defaultdict(list))
+    copied: list[Rows] = field(default_factory=list)
+    merged: list[Rows] = field(default_factory=list)
+
+    @property
+    def received_at(self) -> int:
+        return max(message.received_at for message in self.messages)
+
+    @property
+    def fresh(self) -> list[int]:
+        """Messages that the ledger did not know."""
+        return [i for i in range(len(self.messages)) if i not in self.outcomes]
+
+    def count(self, counter: Counter[int], rows: Rows) -> None:
+        indices, counts = np.unique(rows.message, return_counts=True)
+        counter.update(dict(zip(indices.tolist(), counts.tolist(), strict=True)))
+
+    def times(self) -> tuple[int, int] | None:
+        """Smallest and largest phenomenon time written."""
+        written = [rows for rows in (*self.copied, *self.merged) if len(rows)]
+        if not written:
+            return None
+        return (
+            min(int(rows.time.min()) for rows in written),
+            max(int(rows.time.max()) for rows in written),
+        )
+
+
+class SectorStore:
+    """Appends of one sector by one process, by one thread at a time.
+
+    Connections given to it act as chimata_ingest and are not in autocommit mode.
+    """
+
+    def __init__(self, sector: Sector) -> None:
+        self.sector = sector
+        self._catalogue = Catalogue(sector)
+        self._latest = Latest(sector.name)
+        self._loaded = False
+        self._native = True
+        self._partitions: list[tuple[int, int, str]] = []
+        self._unsure: tuple[str, list[Outcome]] | None = None
+
+    def append(self, connection: Session, messages: Sequence[Message]) -> list[Outcome]:
+        """Store messages, all or none, and say what became of each, in their order.
+
+        After a psycopg error nothing is stored, or, when the connection broke during COMMIT, it is
+        not known: either way the caller repeats this very call on a working connection.
+        """
+        try:
+            settled = self._settle_unsure(connection)
+            if settled is not None:
+                return settled
+            if not self._loaded:
+                self._load(connection)
+            return self._append(connection, messages)
+        except BaseException:
+            self._loaded = False  # ids and marks of a failed append are void
+            if not connection.closed:
+                connection.rollback()
+            raise
+
+    def drain(self) -> Flush | None:
+        """Latest values that changed since the last call, for the projection's writer."""
+        return self._latest.drain()
+
+    def restore(self, flush: Flush) -> None:
+        """Give back a flush that could not be written."""
+        self._latest.restore(flush)
+
+    def _settle_unsure(self, connection: Session) -> list[Outcome] | None:
+        """Whether the last COMMIT, whose answer was lost, had happened after all."""
+        if self._unsure is None:
+            return None
+        transaction, outcomes = self._unsure
+        row = connection.execute(SELECT_FATE, (transaction,)).fetchone()
+        self._unsure = None
+        return outcomes if row and row[0] == "committed" else None
+
+    def _load(self, connection: Session) -> None:
+        self._catalogue.load(connection)
+        self._latest.load(connection)
+        self._partitions.clear()
+        row = connection.execute(SELECT_NATIVE).fetchone()
+        self._native = bool(row and row[0])
+        self._loaded = True
+
+    def _append(self, connection: Session, messages: Sequence[Message]) -> list[Outcome]:
+        row = connection.execute(ledger.NEXT_APPEND, {"sector": self.sector.name}).fetchone()
+        append = _Append(row[0] if row else 0, messages)
+        if self._latest.append_id != append.id - 1:
+            self._latest.catch_up(connection, append.id - 1)
+        self._settle_known(connection, append)
+        for rows in self._rows(connection, append):
+            self._write(connection, append, rows)
+        self._record(connection, append)
+        self._commit(connection, append)
+        self._remember(append)
+        return [append.outcomes[index] for index in range(len(messages))]
+
+    # -- identities -----------------------------------------------------------------------------
+
+    def _settle_known(self, connection: Session, append: _Append) -> None:
+        """Settle the batches that were taken before, or earlier in this very append."""
+        identities = [m.identity for m in append.messages if m.identity is not None]
+        taken = ledger.known_batches(connection, identities)
+        for index, message in enumerate(append.messages):
+            if message.identity is None:
+                continue
+            content = (self.sector.name, message.format, message.sha256)
+            if message.identity not in taken:
+                taken[message.identity] = content
+            elif taken[message.identity] == content:
+                counts = _counts(message, duplicate=message.decoded.received)
+                append.outcomes[index] = Outcome("duplicate", counts)
+            else:
+                counts = _counts(message, rejected=message.decoded.received)
+                detail = f"batch {message.boot}/{message.seq} was taken before with other content"
+                append.outcomes[index] = Outcome("refused", counts, "batch-conflict", detail)
+                append.rejected[index].append(Rejected("batch-conflict", detail, message.payload))
+
+    # -- columns --------------------------------------------------------------------------------
+
+    def _rows(self, connection: Session, append: _Append) -> Iterator[Rows]:
+        """The fresh messages' observations by shape, sorted, under their Datastreams' ids."""
+        fresh = [(index, append.messages[index]) for index in append.fresh]
+        self._catalogue.datastreams(connection, _wanted(fresh))
+        described = [(update, m.gateway) for _, m in fresh for update in m.decoded.things]
+        self._catalogue.describe(connection, described)
+        texts = {t for _, m in fresh if m.decoded.categories for t in m.decoded.categories.result}
+        codes = self._catalogue.codes(connection, texts) if texts else {}
+        parts: dict[str, list[Rows]] = defaultdict(list)
+        for index, message in fresh:
+            for rows, kind in _columns(message.decoded, index, codes.__getitem__):
+                known = self._identify(append, message.decoded.streams, rows, kind)
+                parts[rows.shape.table].append(known)
+        for shape in SHAPES:
+            if parts[shape.table]:
+                yield concatenate(shape, parts[shape.table]).sorted()
+
+    def _identify(
+        self, append: _Append, streams: Sequence[Stream], rows: Rows, kind: ResultKind
+    ) -> Rows:
+        """Stream indices become Datastream ids; rows unfit for their Datastream are rejected."""
+        ids = np.full(len(streams), -1, np.int32)
+        reasons: dict[int, str] = {}
+        for index in np.unique(rows.datastream).tolist():
+            stream = streams[index]
+            known = self._catalogue.known(stream)
+            if known.kind is not kind:
+                reasons[index] = f"result: {kind} where the Datastream holds {known.kind}"
+            elif stream.unit not in (None, known.unit):
+                reasons[index] = f"unit: {stream.unit} where the Datastream has {known.unit}"
+            else:
+                ids[index] = known.id
+        if reasons:
+            for position in np.flatnonzero(np.isin(rows.datastream, list(reasons))).tolist():
+                index = int(rows.datastream[position])
+                payload = _as_json(streams[index], rows, position)
+                message = int(rows.message[position])
+                append.rejected[message].append(
+                    Rejected("datastream-conflict", reasons[index], payload, position)
+                )
+        known_rows = rows.take(ids[rows.datastream] >= 0) if reasons else rows
+        return Rows(
+            rows.shape,
+            ids[known_rows.datastream],
+            known_rows.time,
+            known_rows.quality,
+            known_rows.message,
+            known_rows.results,
+            known_rows.documents,
+        )
+
+    # -- rows -----------------------------------------------------------------------------------
+
+    def _write(self, connection: Session, append: _Append, rows: Rows) -> None:
+        """COPY what cannot repeat, merge the rest; a key's first result before its corrections."""
+        self._latest.grow(self._catalogue.size)
+        personal = self._catalogue.personal[rows.datastream]
+        for number, turn in enumerate(self._turns(append, rows)):
+            late = turn.time <= self._latest.time[turn.datastream]
+            apart = self._catalogue.personal[turn.datastream] if personal.any() else None
+            if apart is not None and apart.any():
+                self._merge(connection, append, turn.take(apart), "personal")
+                turn, late = turn.take(~apart), late[~apart]  # noqa: PLW2901
+            if number:
+                late = np.ones(len(turn), bool)
+            self._copy(connection, append, turn.take(~late) if late.any() else turn)
+            if late.any():
+                self._merge(connection, append, turn.take(late), "public")
+
+    def _turns(self, append: _Append, rows: Rows) -> Iterator[Rows]:
+        """Split rows so that no key repeats inside a turn, in order of arrival.
+
+        A repeat of a result that the key already had in this append is a duplicate.
+        """
+        if len(rows) < 2:  # noqa: PLR2004
+            yield rows
+            return
+        repeats = (np.diff(rows.datastream) == 0) & (np.diff(rows.time) == 0)
+        if not repeats.any():
+            yield rows
+            return
+        turn = np.zeros(len(rows), np.int64)
+        seen: dict[Any, int] = {}
+        again = np.append(repeats, False) | np.insert(repeats, 0, False)
+        for position in np.flatnonzero(again).tolist():
+            if position == 0 or not repeats[position - 1]:
+                seen = {}
+            result = _result(rows, position)
+            turn[position] = -1 if result in seen else len(seen)
+            seen.setdefault(result, len(seen))
+        append.count(append.duplicate, rows.take(turn < 0))
+        for position in np.flatnonzero(turn >= CORRECTIONS_A_KEY_MAX).tolist():
+            append.rejected[int(rows.message[position])].append(
+                Rejected(
+                    "too-many-corrections",
+                    f"result: more than {CORRECTIONS_A_KEY_MAX} results for one time",
+                    canonical_json({"result": str(_result(rows, position))}),
+                    position,
+                )
+            )
+        for number in range(min(int(turn.max()) + 1, CORRECTIONS_A_KEY_MAX)):
+            yield rows.take(turn == number)
+
+    def _copy(self, connection: Session, append: _Append, rows: Rows) -> None:
+        if not len(rows):
+            return
+        table = sql.Identifier(rows.shape.table + self._partition_of(connection, rows))
+        if (
+            not self._native
+            and len(rows) >= DIRECT_COMPRESS_ROWS_MIN
+            and rows.shape is not DOCUMENT
+        ):
+            for statement in DIRECT_COMPRESS:
+                connection.execute(statement)
+        written = _copy_in(connection, table, rows.shape.columns, rows.pack(append.id))
+        if written != len(rows):
+            raise psycopg.DataError(f"COPY took {written} of {len(rows)} rows")
+        append.count(append.stored, rows)
+        append.copied.append(rows)
+
+    def _merge(self, connection: Session, append: _Append, rows: Rows, schema: str) -> None:
+        if not len(rows):
+            return
+        self._partition_of(connection, rows)
+        staged = f"staged_{rows.shape.table}"
+        stage = sql.Identifier("pg_temp", staged)
+        create = sql.SQL(CREATE_STAGE).format(
+            stage=sql.Identifier(staged), table=sql.Identifier("public", rows.shape.table)
+        )
+        connection.execute(create)
+        connection.execute(sql.SQL("GRANT SELECT ON {} TO chimata_gate").format(stage))
+        connection.execute(sql.SQL("TRUNCATE {}").format(stage))
+        packed = rows.pack(append.id, with_message=True)
+        _copy_in(connection, stage, (*rows.shape.columns, "message"), packed)
+        merge = sql.SQL(MERGE).format(merge=sql.Identifier(schema, f"merge_{rows.shape.table}"))
+        times = (to_datetime(int(rows.time.min())), to_datetime(int(rows.time.max())))
+        for message, stored, duplicate in connection.execute(merge, times):
+            append.stored[message] += stored
+            append.duplicate[message] += duplicate
+        if schema == "public":
+            append.merged.append(rows)
+
+    def _partition_of(self, connection: Session, rows: Rows) -> str:
+        """The suffix of the one partition that takes all rows, or ''; missing ones are made."""
+        if not self._native:
+            return ""
+        left = rows.time
+        touched = []
+        while len(left):
+            first = int(left[0])
+            bounds = next((b for b in self._partitions if b[0] <= first < b[1]), None)
+            if bounds is None:
+                row = connection.execute(SELECT_PARTITION, (to_datetime(first),)).fetchone()
+                bounds = (row[0], row[1], row[2]) if row else (first, first + 1, "")
+                self._partitions.append(bounds)
+            touched.append(bounds[2])
+            left = left[(left < bounds[0]) | (left >= bounds[1])]
+        return touched[0] if len(touched) == 1 else ""
+
+    # -- the account ----------------------------------------------------------------------------
+
+    def _record(self, connection: Session, append: _Append) -> None:
+        """Settle the fresh messages and write ledger, rejections and account."""
+        for index in append.fresh:
+            append.outcomes[index] = _settle(append, index)
+        self._record_append(connection, append)
+        totals: dict[tuple[str, str, str], Counts] = {}
+        for index, message in enumerate(append.messages):
+            source = (message.gateway, self.sector.name, message.format)
+            totals[source] = totals.get(source, Counts()) + append.outcomes[index].counts
+        ledger.add_to_account(connection, append.received_at, totals.items())
+        kept = [
+            rejections.Rejection(
+                self.sector.name, m.gateway, m.format, m.channel, m.boot, m.seq,
+                r.item, r.reason, r.detail, r.payload,
+            )
+            for index, m in enumerate(append.messages)
+            for r in (*_own_rejections(append, index), *append.rejected[index])
+        ]  # fmt: skip
+        rejections.store(connection, kept, append.received_at)
+
+    def _record_append(self, connection: Session, append: _Append) -> None:
+        times = append.times()
+        rows = sum(map(len, (*append.copied, *append.merged)))
+        connection.execute(
+            ledger.INSERT_APPEND,
+            {
+                "sector": self.sector.name,
+                "append_id": append.id,
+                "rows": rows,
+                "time_min": to_datetime(times[0]) if times else None,
+                "time_max": to_datetime(times[1]) if times else None,
+            },
+        )
+        entries = []
+        for index, m in enumerate(append.messages):
+            outcome = append.outcomes[index]
+            c = outcome.counts
+            if m.identity and outcome.result != "duplicate" and outcome.reason != "batch-conflict":
+                entries.append((
+                    *m.identity, self.sector.name, m.format, m.sha256, append.id,
+                    to_datetime(m.received_at), c.received, c.stored, c.duplicate, c.rejected,
+                ))  # fmt: skip
+        if entries:
+            with connection.cursor() as cursor:
+                cursor.executemany(ledger.INSERT_BATCH, entries)
+        if rows:
+            live.announce(connection, self.sector.name, append.id, rows)
+
+    def _commit(self, connection: Session, append: _Append) -> None:
+        """See merged rows as the table has them, then commit, keeping a way to ask how it ended."""
+        for rows in append.copied:
+            self._latest.take(rows, append.received_at, append.id)
+        for rows in append.merged:
+            times = (to_datetime(int(rows.time.min())), to_datetime(int(rows.time.max())))
+            self._latest.see(connection, rows.shape, append.id, append.received_at, times)
+        row = connection.execute(SELECT_TRANSACTION).fetchone()
+        outcomes = [append.outcomes[index] for index in range(len(append.messages))]
+        self._unsure = (row[0], outcomes) if row else None
+        connection.commit()
+        self._unsure = None
+
+    def _remember(self, append: _Append) -> None:
+        """After the commit: what was heard, and how far this process has seen the sector."""
+        self._latest.append_id = append.id
+        for rows in (*append.copied, *append.merged):
+            last = np.append(np.flatnonzero(np.diff(rows.datastream)), len(rows) - 1)
+            things = self._catalogue.thing_of[rows.datastream[last]]
+            for thing, time, index in zip(
+                things.tolist(), rows.time[last].tolist(), rows.message[last].tolist(), strict=True
+            ):
+                message = append.messages[index]
+                self._latest.hear(thing, message.gateway, message.received_at, time)
+        for index, message in enumerate(append.messages):
+            if append.outcomes[index].result == "duplicate":
+                continue
+            for heard in message.decoded.heard:
+                known = self._catalogue.things.get(heard.thing)
+                if known is not None:
+                    self._latest.hear(
+                        known, message.gateway, message.received_at, heard.phenomenon_time
+                    )
+
+
+def _counts(message: Message, **observations: int) -> Counts:
+    decoded = message.decoded
+    return Counts(decoded.messages, decoded.unchanged, decoded.received, **observations)
+
+
+def _own_rejections(append: _Append, index: int) -> Sequence[Rejected]:
+    """What the decoder rejected, unless the ledger had settled the whole message before."""
+    outcome = append.outcomes[index]
+    known = outcome.result == "duplicate" or outcome.reason == "batch-conflict"
+    return () if known else append.messages[index].decoded.rejected
+
+
+def _settle(append: _Append, index: int) -> Outcome:
+    """A fresh message's outcome; one of which nothing could be taken at all is refused."""
+    decoded = append.messages[index].decoded
+    lost = (*decoded.rejected, *append.rejected[index])
+    counts = _counts(
+        append.messages[index],
+        stored=append.stored[index],
+        duplicate=append.duplicate[index],
+        rejected=len(lost),
+    )
+    if lost and len(lost) == counts.received:
+        return Outcome("refused", counts, lost[0].reason, lost[0].detail)
+    return Outcome("stored", counts)
+
+
+def _wanted(
+    messages: Sequence[tuple[int, Message]],
+) -> dict[tuple[str, str], tuple[Stream, ResultKind, str]]:
+    """Every (thing, property) named, with the kind of its first result and its gateway."""
+    wanted: dict[tuple[str, str], tuple[Stream, ResultKind, str]] = {}
+    for _, message in messages:
+        decoded = message.decoded
+        for columns, kind in (
+            (decoded.numbers, ResultKind.NUMBER),
+            (decoded.categories, ResultKind.CATEGORY),
+            (decoded.positions, ResultKind.POSITION),
+            (decoded.documents, ResultKind.DOCUMENT),
+        ):
+            if columns is not None:
+                for index in np.unique(columns.stream).tolist():
+                    stream = decoded.streams[index]
+                    name = (stream.thing, stream.property)
+                    wanted.setdefault(name, (stream, kind, message.gateway))
+    return wanted
+
+
+def _columns(
+    decoded: Decoded, index: int, code_of: Callable[[str], int]
+) -> Iterator[tuple[Rows, ResultKind]]:
+    """The message's columns as rows whose datastream is still the index of the stream."""
+
+    def rows(
+        shape: Shape, columns: Any, *results: NDArray[np.float64], documents: Any = ()
+    ) -> Rows:
+        count = len(columns.stream)
+        quality = columns.quality
+        return Rows(
+            shape,
+            columns.stream.astype(np.int32, copy=False),
+            columns.phenomenon_time,
+            np.zeros(count, np.int16) if quality is None else quality.astype(np.int16, copy=False),
+            np.full(count, index, np.int32),
+            results,
+            np.array([*documents, None], object)[:-1],
+        )
+
+    if decoded.numbers is not None:
+        yield rows(NUMBER, decoded.numbers, decoded.numbers.result), ResultKind.NUMBER
+    if decoded.categories is not None:
+        codes = np.array([code_of(text) for text in decoded.categories.result], np.float64)
+        yield rows(NUMBER, decoded.categories, codes), ResultKind.CATEGORY
+    if decoded.positions is not None:
+        p = decoded.positions
+        yield rows(POSITION, p, p.longitude, p.latitude, p.speed, p.course), ResultKind.POSITION
+    if decoded.documents is not None:
+        d = decoded.documents
+        yield rows(DOCUMENT, d, documents=d.result), ResultKind.DOCUMENT
+
+
+def _result(rows: Rows, position: int) -> Any:
+    """One row's result as a key of a dict: equal results have equal bytes, NaN included."""
+    if rows.shape is DOCUMENT:
+        return rows.documents[position]
+    return tuple((column[position] + 0.0).tobytes() for column in rows.results)
+
+
+def _as_json(stream: Stream, rows: Rows, position: int) -> bytes:
+    """A rejected row as a JSON observation, so that it can be mended and sent again."""
+    values = [
+        None if np.isnan(column[position]) else float(column[position]) for column in rows.results
+    ]
+    return canonical_json(
+        {
+            "thing": stream.thing,
+            "property": stream.property,
+            "unit": stream.unit,
+            "phenomenon_time": to_iso(int(rows.time[position])),
+            "result": values[0] if len(values) == 1 else values,
+        }
+    )
+
+
+def _copy_in(
+    connection: Session, table: sql.Identifier, columns: Sequence[str], packed: bytes
+) -> int:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    with connection.cursor() as cursor:
+        with cursor.copy(sql.SQL(COPY).format(table=table, columns=names)) as copy:
+            copy.write(packed)
+        return cursor.rowcount
