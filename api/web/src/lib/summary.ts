@@ -1,0 +1,56 @@
+// One line that says how a Thing is: what the table shows, and what a value reads like.
+import type { CityThing } from "./city.svelte";
+import { lamp, type Lamp } from "./signal";
+import { isPosition, type Property, type Result } from "./types";
+import { words } from "./words.svelte";
+
+const KNOTS_PER_METRE_PER_SECOND = 1.943844;
+const MOVING_METRES_PER_SECOND = 0.3;
+const SUMMARY_VALUES_MAX = 2;
+
+export function propertyTitle(properties: Property[], name: string): string {
+  const [base, instance] = name.split("/");
+  const declared = properties.find((property) => property.name === base);
+  const title = words.title(declared?.title, base ?? name);
+  return instance ? `${title} ${instance}` : title;
+}
+
+export function valueText(result: Result, unit: string | null | undefined): string {
+  if (result === null) return "–";
+  if (typeof result === "number") return words.quantity(result, unit);
+  if (typeof result === "string") return words.state(result);
+  if (isPosition(result)) {
+    if (result.speed === null || !(result.speed > MOVING_METRES_PER_SECOND)) return words.t("position.still");
+    return words.t("position.moving", {
+      speed: words.number(Math.round(result.speed * KNOTS_PER_METRE_PER_SECOND * 10) / 10),
+      course: result.course === null ? "–" : `${Math.round(result.course)}°`,
+    });
+  }
+  return JSON.stringify(result);
+}
+
+export function lampsOf(thing: CityThing): Lamp[] {
+  return [...thing.latest]
+    .filter(([property]) => property.startsWith("signal-state"))
+    .map(([property, latest]) => [Number(property.split("/")[1] ?? 0), lamp(String(latest.result))] as const)
+    .sort(([a], [b]) => a - b)
+    .map(([, state]) => state);
+}
+
+/** The first declared properties that hold a number, or the movement of what moves. */
+export function summary(thing: CityThing, properties: Property[]): string {
+  const position = thing.latest.get("position");
+  if (position) return valueText(position.result, null);
+  const parts: string[] = [];
+  for (const property of properties) {
+    for (const [name, latest] of thing.latest) {
+      if (name.split("/")[0] !== property.name || typeof latest.result !== "number") continue;
+      parts.push(valueText(latest.result, latest.unit ?? property.unit));
+      break;
+    }
+    if (parts.length === SUMMARY_VALUES_MAX) break;
+  }
+  if (parts.length) return parts.join(" · ");
+  const [first] = thing.latest.values();
+  return first ? valueText(first.result, first.unit) : "–";
+}
