@@ -67,9 +67,9 @@ def sector_folders() -> list[Path]:
 
 @pytest.mark.parametrize("folder", sector_folders(), ids=lambda p: p.name)
 def test_sector_has_the_same_file_names(folder: Path) -> None:
-    """A sector's files are the plug-in interface: all there, and no others."""
+    """A sector's files are the plug-in interface: all there; helpers of its own may be beside."""
     inside = {p.relative_to(folder).parts for p in FILES if folder in p.parents}
-    assert {parts[0] for parts in inside if len(parts) == 1} == SECTOR_FILES
+    assert SECTOR_FILES - {parts[0] for parts in inside if len(parts) == 1} == set()
     assert {parts[0] for parts in inside if len(parts) > 1} <= SECTOR_FOLDERS
 
 

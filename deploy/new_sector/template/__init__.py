@@ -1,0 +1,1 @@
+"""newsector: say here what this sector observes."""
