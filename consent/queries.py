@@ -363,7 +363,9 @@ def select_observations(
     ]
 
 
-def first_time(connection: PermittedConnection, datastream: Datastream, span: Span) -> Any:
+def first_time(
+    connection: PermittedConnection, datastream: Datastream, span: Span
+) -> datetime | None:
     """The first phenomenon time in the span of a number or category, or None."""
     found = connection.fetch(SELECT_FIRST_TIME, {**span.parameters(), "datastream": datastream.id})
     return found[0]["phenomenon_time"] if found else None

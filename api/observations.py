@@ -1,0 +1,202 @@
+"""History of one Datastream: observations as they are, or summed up by interval."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.fields import (
+    NO_CONTROL,
+    After,
+    KnownSector,
+    Limit,
+    ThingId,
+    checked_limit,
+    format_interval,
+    next_url,
+    open_cursor,
+    parse_interval,
+    parse_moment,
+)
+from api.problems import documented
+from api.schemas import History
+from api.things import ERRORS
+from consent import door, queries
+from consent.gate import PermittedConnection
+from consent.queries import Datastream, Row, Span
+from core.errors import CityError, invalid
+from core.sensorthings import ResultKind
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = datetime(9999, 12, 31, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+EARLIEST, NEVER = "-infinity", "infinity"
+Page = tuple[list[Row], str | None]
+
+router = APIRouter(responses={**ERRORS, **documented("too-large")})
+
+PropertyName = Annotated[
+    str,
+    Query(
+        alias="property",
+        description="with its instance, where a Thing has several: `signal-state/2`",
+        examples=["heading"],
+        min_length=1,
+        max_length=256,
+        pattern=NO_CONTROL,
+    ),
+]
+Interval = Annotated[
+    str | None,
+    Query(description="PT5M or 5m, 1h, 1d: one entry an interval", max_length=32),
+]
+From = Annotated[
+    str | None,
+    Query(
+        alias="from",
+        description="first time, inclusive; ISO 8601 with a zone",
+        examples=["2026-01-01T00:00:00Z"],
+        max_length=64,
+    ),
+]
+To = Annotated[
+    str | None,
+    Query(
+        alias="to",
+        description="last time, exclusive; ISO 8601 with a zone",
+        examples=["2026-01-02T00:00:00Z"],
+        max_length=64,
+    ),
+]
+
+
+@router.get(
+    "/v1/{sector}/things/{thing}/observations", response_model=History, tags=["every sector"]
+)
+def read_observations(
+    request: Request,
+    sector: KnownSector,
+    thing: ThingId,
+    observed_property: PropertyName,
+    lower: From = None,
+    upper: To = None,
+    limit: Limit = 1000,
+    interval: Interval = None,
+    after: After = None,
+) -> Response:
+    """A page of one property's history in [from, to), oldest first."""
+    size = checked_limit(limit, request.app.state.settings.page_rows_max)
+    span = Span(parse_moment("from", lower, EARLIEST), parse_moment("to", upper, NEVER))
+    step = parse_interval(interval) if interval else None
+    since = parse_moment("after", open_cursor(after), EARLIEST)
+    with door.reading(request, sector) as connection:
+        stream = queries.select_datastream(connection, thing, observed_property)
+        if stream is None:
+            detail = f"{sector.name} has no {observed_property!r} of a Thing {thing!r}"
+            raise CityError("not-found", detail)
+        if step is None:
+            rows, more = _plain(connection, stream, span, size, since)
+        else:
+            rows, more = _by_interval(connection, stream, span, size, since, step)
+    body = {
+        "thing": thing,
+        "property": observed_property,
+        "unit": stream.unit,
+        "kind": stream.kind.value,
+        "interval": format_interval(step) if step else None,
+        "observations": rows,
+        "next": next_url(request, more),
+    }
+    return door.cacheable(request, body)
+
+
+def _plain(
+    connection: PermittedConnection,
+    stream: Datastream,
+    span: Span,
+    size: int,
+    since: datetime | str,
+) -> Page:
+    rows = queries.select_observations(connection, stream, span, size + 1, since)
+    more = rows[size - 1]["phenomenon_time"].isoformat() if len(rows) > size else None
+    return rows[:size], more
+
+
+def _by_interval(
+    connection: PermittedConnection,
+    stream: Datastream,
+    span: Span,
+    size: int,
+    since: datetime | str,
+    step: timedelta,
+) -> Page:
+    """At most `size` intervals, from the first that has something: what one page reads is bounded.
+
+    The cursor of the next page is where its first interval begins.
+    """
+    if stream.kind not in {ResultKind.NUMBER, ResultKind.CATEGORY}:
+        raise invalid("interval", f"only for numbers and categories, and this is {stream.kind}")
+    lower = since if isinstance(since, datetime) else span.lower
+    start = _start(connection, stream, Span(lower, span.upper), step)
+    if start is None:
+        return [], None
+    first = _floor(start, step)
+    end = first + min(step * size, LAST - first)
+    ends_here = isinstance(span.upper, datetime) and span.upper <= end
+    page = Span(start, span.upper if ends_here else end)
+    rows = _READ[stream.kind](connection, stream, page, step)
+    # A state goes on by itself: more of it may follow where no more events do.
+    goes_on = not ends_here and (
+        (stream.kind is ResultKind.CATEGORY and _until(stream, start) > end)
+        or queries.first_time(connection, stream, Span(end, span.upper)) is not None
+    )
+    return rows, end.isoformat() if goes_on else None
+
+
+def _start(
+    connection: PermittedConnection, stream: Datastream, span: Span, step: timedelta
+) -> datetime | None:
+    """Where the first interval with something in it begins (not before the span), or None."""
+    lower = span.lower if isinstance(span.lower, datetime) else None
+    if (
+        lower is not None
+        and stream.kind is ResultKind.CATEGORY
+        and _until(stream, lower) > lower
+        and queries.has_state_before(connection, stream, lower)
+    ):
+        return lower
+    found = queries.first_time(connection, stream, span)
+    if found is None:
+        return None
+    return max(_floor(found, step), lower) if lower else _floor(found, step)
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    """Where the interval that holds the moment begins; intervals are counted from 1970."""
+    return moment - (moment - EPOCH) % step
+
+
+def _until(stream: Datastream, start: datetime) -> datetime:
+    """How long the last state is known to hold: until its Thing was last heard."""
+    return max(stream.last_seen or start, start)
+
+
+def _numbers(
+    connection: PermittedConnection, stream: Datastream, page: Span, step: timedelta
+) -> list[Row]:
+    # The rollup knows whole hours only.
+    whole = not step % HOUR and all(
+        isinstance(edge, datetime) and not (edge - EPOCH) % HOUR
+        for edge in (page.lower, page.upper)
+    )
+    return queries.select_buckets(connection, stream, page, step, of_hours=whole)
+
+
+def _states(
+    connection: PermittedConnection, stream: Datastream, page: Span, step: timedelta
+) -> list[Row]:
+    assert isinstance(page.lower, datetime)  # noqa: S101 - a page of intervals has a first time
+    return queries.select_states(connection, stream, page, step, _until(stream, page.lower))
+
+
+_READ = {ResultKind.NUMBER: _numbers, ResultKind.CATEGORY: _states}

@@ -1,0 +1,162 @@
+"""Things of any sector, and their latest values as GeoJSON."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.fields import (
+    NO_CONTROL,
+    After,
+    Bbox,
+    KnownSector,
+    Limit,
+    Near,
+    ThingId,
+    checked_limit,
+    next_url,
+    open_cursor,
+    parse_area,
+)
+from api.problems import documented
+from api.schemas import LatestCollection, Thing, Things
+from consent import door, queries
+from core.errors import CityError
+from core.sector import Sector
+
+GEOJSON = "application/geo+json"
+SEARCH_CHARACTERS_MAX = 100
+ERRORS = documented("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
+
+router = APIRouter(responses=ERRORS)
+
+Search = Annotated[
+    str | None,
+    Query(
+        description="text in the id or the name",
+        max_length=SEARCH_CHARACTERS_MAX,
+        pattern=NO_CONTROL,
+    ),
+]
+
+
+@router.get("/v1/{sector}/things", response_model=Things, tags=["every sector"])
+def read_things(
+    request: Request,
+    sector: KnownSector,
+    limit: Limit = 100,
+    after: After = None,
+    q: Search = None,
+) -> Response:
+    """A page of the sector's Things, by id."""
+    size = checked_limit(limit, request.app.state.settings.page_rows_max)
+    with door.reading(request, sector) as connection:
+        rows = queries.select_things(connection, size + 1, open_cursor(after), q)
+    more = rows[size - 1]["key"] if len(rows) > size else None
+    page = [_thing(row) for row in rows[:size]]
+    return door.cacheable(request, {"things": page, "next": next_url(request, more)})
+
+
+@router.get("/v1/{sector}/things/{thing}", response_model=Thing, tags=["every sector"])
+def read_thing(request: Request, sector: KnownSector, thing: ThingId) -> Response:
+    """One Thing with its Datastreams and their latest values."""
+    with door.reading(request, sector) as connection:
+        row = queries.select_thing(connection, thing)
+        if row is None:
+            raise CityError("not-found", f"{sector.name} has no Thing {thing!r}")
+        streams = queries.select_datastreams(connection, row["id"])
+    body = {**_thing(row), "datastreams": [_datastream(sector, each) for each in streams]}
+    return door.cacheable(request, body)
+
+
+@router.get(
+    "/v1/{sector}/latest",
+    response_model=LatestCollection,
+    tags=["every sector"],
+    responses={200: {"content": {GEOJSON: {}}}},
+)
+def read_latest(
+    request: Request,
+    sector: KnownSector,
+    bbox: Bbox = None,
+    near: Near = None,
+    limit: Limit = 1000,
+    after: After = None,
+) -> Response:
+    """Current state as GeoJSON, in a box or within a distance: never cached."""
+    size = checked_limit(limit, request.app.state.settings.page_rows_max)
+    area = parse_area(bbox, near)
+    with door.reading(request, sector) as connection:
+        rows = queries.select_latest(connection, size + 1, open_cursor(after), area)
+    things = [list(group) for _, group in groupby(rows, key=lambda row: row["key"])]
+    more = things[size - 1][0]["key"] if len(things) > size else None
+    body = {
+        "type": "FeatureCollection",
+        "features": [_feature(group) for group in things[:size]],
+        "next": next_url(request, more),
+    }
+    return door.current(body, GEOJSON)
+
+
+def _thing(row: queries.Row) -> dict[str, Any]:
+    located = row["longitude"] is not None
+    return {
+        "id": row["key"],
+        "sector": row["sector"],
+        "name": row["name"],
+        "location": (
+            {"longitude": row["longitude"], "latitude": row["latitude"]} if located else None
+        ),
+        "geometry": row["geometry"],
+        "properties": row["properties"],
+        "last_seen": row["last_seen"],
+    }
+
+
+def _datastream(sector: Sector, row: queries.Row) -> dict[str, Any]:
+    declared = sector.by_name.get(row["property"].partition("/")[0])
+    latest = None
+    if row["phenomenon_time"] is not None:
+        latest = {
+            "phenomenon_time": row["phenomenon_time"],
+            "result": queries.result_of(row["kind"], row),
+            "quality": row["quality"],
+        }
+    return {
+        "property": row["property"],
+        "title": {"ja": declared.title_ja, "en": declared.title_en} if declared else None,
+        "unit": row["unit"],
+        "kind": row["kind"],
+        "data_class": row["data_class"],
+        "undeclared": row["undeclared"],
+        "latest": latest,
+    }
+
+
+def _feature(rows: Sequence[queries.Row]) -> dict[str, Any]:
+    """One Thing's rows, of which a Thing without values has one that names no property."""
+    thing = rows[0]
+    point = None
+    if thing["longitude"] is not None:
+        point = {"type": "Point", "coordinates": [thing["longitude"], thing["latitude"]]}
+    return {
+        "type": "Feature",
+        "id": thing["key"],
+        "geometry": point,
+        "properties": {
+            "name": thing["name"],
+            "sector": thing["sector"],
+            "last_seen": thing["last_seen"],
+            "latest": {
+                row["property"]: {
+                    "result": queries.result_of(row["kind"], row, "result_"),
+                    "unit": row["unit"],
+                    "phenomenon_time": row["phenomenon_time"],
+                    "quality": row["quality"],
+                }
+                for row in rows
+                if row["property"] is not None
+            },
+        },
+    }
