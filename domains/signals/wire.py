@@ -150,8 +150,8 @@ class Geometry:
 def intersection_key(region: int | None, number: int) -> str:
     """The natural key of an intersection: `8804`, or `12-8804` where a region is given.
 
-    Region 0 counts as none (DE_RoadRegulatorID: "for testing"): the MAP of an intersection may write 0
-    where its SPaT leaves the region out.
+    Region 0 counts as none (DE_RoadRegulatorID: "for testing"): the MAP of an intersection may
+    write 0 where its SPaT leaves the region out.
     """
     return f"{region}-{number}" if region else str(number)
 
