@@ -17,7 +17,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 INSTALLED := $(VENV)/installed.stamp
 LINKED := $(VENV)/linked.stamp
 WEB := $(VENV)/web.stamp
-WEB_SOURCES := $(shell find api/web api/basemap -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -name '*.pyc' 2>/dev/null)
+WEB_SOURCES := deploy/web.py $(shell find api/web api/basemap -type f -not -path '*/node_modules/*' \
+  -not -path '*/dist/*' -not -name '*.pyc')
 
 help: ## List what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,5 +75,5 @@ $(LINKED): pyproject.toml $(INSTALLED)
 
 $(WEB): $(WEB_SOURCES) $(LINKED)
 	@echo "==> building the pages"
-	@$(PYTHON) -m api.web.build
+	@$(PYTHON) -m deploy.web
 	@touch $@

@@ -19,7 +19,7 @@ MESSAGE_BYTES_MAX = 9 * 1024 * 1024
 START_SECONDS_MAX = 90.0
 FETCH_SECONDS_MAX = 600.0
 
-POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+POM = f"""<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>chimata.tests</groupId><artifactId>kafka</artifactId><version>1</version>
   <dependencies>

@@ -147,6 +147,15 @@ def test_lock_satisfies_pyproject() -> None:
     assert {n: v for n, v in runtime.items() if development.get(n) != v} == {}
 
 
+def test_no_registry_is_named() -> None:
+    """Packages come through the machine's own clients: no file says from which host."""
+    host = re.compile(
+        rb"//[^\s\"'/]*\b(registry|pypi|pythonhosted|npmjs|yarnpkg|maven|sonatype|crates|debian)\b[^\s\"'/]*"
+    )
+    named = [f"{name(p)}: {m[0]!r}" for p in FILES if (m := host.search(p.read_bytes()))]
+    assert named == []
+
+
 def test_licences_of_what_we_depend_on() -> None:
     """Nothing that we install with us is under the GPL or AGPL (the LGPL is fine)."""
     runtime = pins(LOCKS[0])
