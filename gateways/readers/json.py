@@ -1,6 +1,6 @@
 """Plain JSON observations (docs/ingest.md): one document, an array of them, or one a line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gateways.batches import Limits, Record
@@ -24,9 +24,17 @@ def read(files: Sequence[Path], start_us: int | None) -> Iterator[Record]:
             if not document.decodable:
                 yield Record(document.line, alone=True)
                 continue
-            values = document.value if isinstance(document.value, list) else [document.value]
-            for value in values:
+            for value in _observations(document.value):
                 yield _record(value, document.line if value is document.value else None, shift)
+
+
+def _observations(value: object) -> Iterable[object]:
+    """The observations of a document: itself, an array, or {"observations": [...]}."""
+    match value:
+        case [*values] | {"observations": [*values]}:
+            return values
+        case _:
+            return (value,)
 
 
 def _record(value: object, line: bytes | None, shift: Shift) -> Record:

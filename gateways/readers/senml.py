@@ -3,28 +3,32 @@
 The two forms on the wire share this; senml_json and senml_cbor name the codec.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.clock import MICROSECONDS
+from core.sector import Context
+from core.sensorthings import Decoded
 from gateways.batches import Limits, Record
+from gateways.readers import DEFAULT_START_US
 
 LIMITS = Limits(messages_max=1, bytes_max=256 * 1024)
 RELATIVE_TIME_MAX = 2**28
 """RFC 8428, 4.5.3: a time below this is relative to now."""
 VALUES = ("v", "vs", "vb", "vd", "s")
-PACK_BYTES_MAX = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How a pack is coded, and its labels (RFC 8428, table 4 and 5)."""
+    """How a pack is coded, its labels (RFC 8428, tables 4, 5), and the platform's own reading."""
 
     decode: Callable[[bytes], Any]
     encode: Callable[[Any], bytes]
     labels: Mapping[str, Any]
+    resolve: Callable[[bytes, Context], Decoded]
 
 
 def join(payloads: Sequence[bytes]) -> bytes:
@@ -33,25 +37,20 @@ def join(payloads: Sequence[bytes]) -> bytes:
 
 
 def read_packs(files: Sequence[Path], start_us: int | None, codec: Codec) -> Iterator[Record]:
-    """One record a pack, counted by its resolved records; an undecodable pack counts as one."""
+    """One record a pack, counted by its resolved records; an unreadable pack is sent as it is."""
     for path in files:
-        payload = path.read_bytes()
-        try:
-            pack = codec.decode(payload)
-        except ValueError:
-            yield Record(payload, alone=True)
+        payload, time_us = path.read_bytes(), None
+        if not payload:
             continue
-        records = [entry for entry in pack if isinstance(entry, dict)] if pack else []
-        time_us = first_time(records, codec.labels)
-        if start_us is not None and records:
-            move(records, codec.labels, start_us, time_us)
-            payload, time_us = codec.encode(pack), start_us
-        yield Record(payload, max(1, resolved(records, codec.labels)), time_us, alone=True)
-
-
-def resolved(records: Sequence[dict[Any, Any]], labels: Mapping[str, Any]) -> int:
-    """Records that hold a value or a sum; one of base fields only sets them."""
-    return sum(any(labels[name] in record for name in VALUES) for record in records)
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            pack = codec.decode(payload)
+            time_us = first_time(pack, codec.labels)
+            if start_us is not None and pack:
+                move(pack, codec.labels, start_us, time_us)
+                payload, time_us = codec.encode(pack), start_us
+        # Which records resolve is the standard's business, decided in one place (core.formats).
+        messages = codec.resolve(payload, Context("", DEFAULT_START_US)).messages
+        yield Record(payload, messages, time_us, alone=True)
 
 
 def first_time(records: Sequence[dict[Any, Any]], labels: Mapping[str, Any]) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import cbor2
 
+from core.formats import senml
 from gateways.batches import Record
 from gateways.readers.senml import LIMITS, Codec, join, read_packs
 
@@ -21,7 +22,7 @@ def _decode(payload: bytes) -> Any:
         raise ValueError("not CBOR") from error
 
 
-CODEC = Codec(_decode, cbor2.dumps, LABELS)
+CODEC = Codec(_decode, cbor2.dumps, LABELS, senml.decode_cbor)
 
 
 def read(files: Sequence[Path], start_us: int | None) -> Iterator[Record]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import orjson
 
+from core.formats import senml
 from gateways.batches import Record
 from gateways.readers.senml import LIMITS, VALUES, Codec, join, read_packs
 
 __all__ = ["LIMITS", "join", "read"]
 
-CODEC = Codec(orjson.loads, orjson.dumps, {name: name for name in ("bt", "t", *VALUES)})
+LABELS = {name: name for name in ("bt", "t", *VALUES)}
+CODEC = Codec(orjson.loads, orjson.dumps, LABELS, senml.decode_json)
 
 
 def read(files: Sequence[Path], start_us: int | None) -> Iterator[Record]:

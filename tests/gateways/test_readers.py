@@ -1,0 +1,217 @@
+"""Readers over real recordings: same bytes twice, and the account's own message counts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import domains
+from core.errors import CityError
+from core.formats import DECODERS
+from core.sector import Context
+from core.sensorthings import Decoded
+from gateways.batches import Batch
+from gateways.readers import FILE_FORMATS
+from gateways.readers.cm_script import fill
+from gateways.replay import read_batches
+
+RECEIVED_AT_US = 1_767_225_600_000_000
+SUMMER_2025_US = 1_750_000_000_000_000
+
+
+def files_of(*patterns: str) -> Callable[[Path], list[Path]]:
+    return lambda folder: sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
+# sector, format, files, native messages by an independent count (grep of lines, jq of records)
+RECORDINGS = {
+    "ais": (
+        "ports",
+        "nmea",
+        files_of("ais/libais/*.nmea", "ais/libais/*.aivdm", "ais/pyais/*", "ais/signalk/*.log"),
+    ),
+    "ais-points": ("ports", "csv", files_of("ais/noaa/*.csv")),
+    "modems": ("edge", "csv", files_of("cellular-5g/mtu-cork/*.csv")),
+    "soil": ("farms", "csv", files_of("farm-sensors/drummondville/*.csv")),
+    "uplinks": ("farms", "lorawan", files_of("lorawan/*.json")),
+    "senml": ("farms", "senml-json", files_of("senml/*.json")),
+    "senml-cbor": ("farms", "senml-cbor", files_of("senml/*.cbor")),
+    "spat": ("signals", "j2735", files_of("traffic-signals/jpo-ode/*.hex")),
+    "ode": (
+        "signals",
+        "ode-json",
+        files_of("traffic-signals/jpo-ode/*.json", "traffic-signals/jpo-conflictmonitor/*.json"),
+    ),
+    "scripts": ("signals", "cm-script", files_of("traffic-signals/jpo-conflictmonitor/*.csv")),
+}
+
+MESSAGES = {
+    "ais-points": 1_000,
+    "modems": 363 + 640 + 906 + 433 + 612 + 9_035,
+    "soil": 8_768 + 4_384 + 1_461,
+    "uplinks": 6,
+    "spat": 1,
+    "ode": 5 + 2 + 4 + 1,
+    "scripts": 34 + 63 + 97 + 4 + 44 + 39 + 40 + 32,
+}
+
+
+def decode(batch: Batch, context: Context) -> Decoded:
+    if batch.format in DECODERS:
+        return DECODERS[batch.format](batch.payload, context)
+    decoded: Decoded = domains.load(batch.sector, "decode").decode(
+        batch.format, batch.payload, context
+    )
+    return decoded
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_second_reading_makes_the_same_batches(shared_data: Path, name: str) -> None:
+    sector, form, files = RECORDINGS[name]
+    found = files(shared_data)
+    assert found
+    boot, batches = read_batches(sector, form, found, None)
+    again_boot, again = read_batches(sector, form, found, None)
+    everything = list(batches)
+    assert boot == again_boot
+    assert everything == list(again)
+    assert [batch.seq for batch in everything] == list(range(len(everything)))
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_platform_counts_the_messages_that_were_sent(shared_data: Path, name: str) -> None:
+    sector, form, files = RECORDINGS[name]
+    if sector not in domains.names() and form not in DECODERS:
+        pytest.skip(f"sector {sector} is not installed")
+    _, batches = read_batches(sector, form, files(shared_data), None)
+    context = Context("g1", RECEIVED_AT_US)
+    sent = 0
+    for batch in batches:
+        sent += batch.messages
+        assert decode(batch, context).messages == batch.messages, batch.seq
+    assert sent == MESSAGES.get(name, sent)
+    assert sent > 0
+
+
+def test_every_line_that_is_no_comment_is_sent(shared_data: Path) -> None:
+    _, _, files = RECORDINGS["ais"]
+    found = files(shared_data)
+    _, batches = read_batches("ports", "nmea", found, None)
+    lines = [line.strip() for path in found for line in path.read_bytes().splitlines()]
+    expected = [line for line in lines if line and not line.startswith(b"#")]
+    sent = b"".join(batch.payload for batch in batches).splitlines()
+    assert len(sent) == len(expected)
+    bodies = [line.rpartition(b"\\")[2] for line in sent]
+    assert bodies == [line.rpartition(b"\\")[2] for line in expected]
+
+
+def test_parts_of_one_message_share_a_batch(tmp_path: Path) -> None:
+    single = "!AIVDM,1,1,,B,13F?Vv700<DJuLEtvep`iToV0<00,0*78"
+    first = "!AIVDM,2,1,1,A,55?MbV02;H;s<HtKR20EHE:0@T4@Dn2222222216L961O5Gf0NSQEp6ClRp8,0*1C"
+    second = "!AIVDM,2,2,1,A,88888888880,2*25"
+    gatehouse = "$PGHP,1,2008,5,9,0,0,0,10,338,2,,1,09*17"
+    for place in range(480, 520):
+        lines = [single] * 1_200
+        lines[place : place + 4] = [first, single, gatehouse, second]
+        path = tmp_path / "a.nmea"
+        path.write_text("\n".join(lines))
+        _, batches = read_batches("ports", "nmea", [path], None)
+        holding = [b for b in batches if b",2,1,1,A" in b.payload or b",2,2,1,A" in b.payload]
+        assert len(holding) == 1
+        assert b"$PGHP" in holding[0].payload
+
+
+def test_a_line_without_time_gets_one_from_its_place_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.nmea"
+    path.write_text(
+        "# comment\n!AIVDM,1,1,,A,13HOI:0P0000VOHLCnHQKwvL05Ip,0*23\n"
+        "!AIVDM,1,1,,B,15MC>W@01EIAn5VA4l`N2;>0015@,0*01,b2003669981,1272412825\n"
+    )
+    (batch,) = read_batches("ports", "nmea", [path], None)[1]
+    made, timed = batch.payload.splitlines()
+    assert made.startswith(b"\\c:1704067202*")  # 2024-01-01T00:00:00Z and two lines
+    assert timed.endswith(b"1272412825")
+    (moved,) = read_batches("ports", "nmea", [path], SUMMER_2025_US)[1]
+    made, timed = moved.payload.splitlines()
+    assert made.startswith(b"\\c:1750000002*")
+    assert timed.endswith(b",1750000000")
+
+
+@pytest.mark.parametrize("name", ["modems", "soil", "ais-points", "ais"])
+def test_moved_times_keep_their_distances(shared_data: Path, name: str) -> None:
+    sector, form, files = RECORDINGS[name]
+    found = files(shared_data)[:1]
+    recorded = list(read_batches(sector, form, found, None)[1])
+    moved = list(read_batches(sector, form, found, SUMMER_2025_US)[1])
+    assert sum(b.messages for b in recorded) == sum(b.messages for b in moved)
+    first = recorded[0].time_us
+    for before, after in zip(recorded, moved, strict=False):
+        assert before.time_us is not None
+        assert after.time_us is not None
+        assert abs((after.time_us - SUMMER_2025_US) - (before.time_us - (first or 0))) < 86_400e6
+
+
+def test_placeholders_become_numbers_and_times() -> None:
+    template = (
+        b'{"a":"@ISO_DATE_TIME@","b":"@MINUTE_OF_YEAR@","c":"@MILLI_OF_MINUTE@",'
+        b'"d":"@OFFSET_SECONDS_-0.5@","e":"@UNKNOWN@","f":"at @ISO_DATE_TIME@"}'
+    )
+    filled = fill(template, 1_704_067_200_000_000 + 90_250_000)
+    assert filled == (
+        b'{"a":"2024-01-01T00:01:30.250000Z","b":1,"c":30250,'
+        b'"d":"2024-01-01T00:01:29.750000Z","e":"@UNKNOWN@","f":"at 2024-01-01T00:01:30.250000Z"}'
+    )
+
+
+def test_no_placeholder_is_left_in_a_script(shared_data: Path) -> None:
+    sector, form, files = RECORDINGS["scripts"]
+    for batch in read_batches(sector, form, files(shared_data), None)[1]:
+        assert b'"@' not in batch.payload
+
+
+def test_arrow_rows_are_cut_and_kept(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "thing": pa.array(["n1"] * 25_000).dictionary_encode(),
+            "property": pa.array(["rsrp"] * 25_000).dictionary_encode(),
+            "phenomenon_time": pa.array(range(25_000), pa.timestamp("us", "UTC")),
+            "result": pa.array([float(i) for i in range(25_000)]),
+        }
+    )
+    for name, writer in (("s.arrows", pa.ipc.new_stream), ("f.arrow", pa.ipc.new_file)):
+        with writer(tmp_path / name, table.schema) as out:
+            out.write_table(table)
+        batches = list(read_batches("edge", "arrow", [tmp_path / name], SUMMER_2025_US)[1])
+        assert [batch.messages for batch in batches] == [10_000, 10_000, 5_000]
+        rows = pa.concat_tables(
+            pa.ipc.open_stream(batch.payload).read_all().unify_dictionaries() for batch in batches
+        )
+        assert rows["result"].to_pylist() == table["result"].to_pylist()
+        assert rows["phenomenon_time"].cast(pa.int64())[0].as_py() == SUMMER_2025_US
+
+
+@pytest.mark.parametrize("form", sorted(FILE_FORMATS))
+def test_a_broken_file_is_sent_or_one_clear_error(tmp_path: Path, form: str) -> None:
+    for content in (b"", b"\xff\xfe\x00garbage", b"{", b'"a\n"b', b"[1,2]", b"a,b\n1\n"):
+        path = tmp_path / "broken"
+        path.write_bytes(content)
+        try:
+            batches = list(read_batches("edge", form, [path], None)[1])
+        except CityError as error:
+            assert error.slug == "invalid"
+        else:
+            # What is broken is the platform's to reject and account: it is sent all the same.
+            assert all(batch.payload for batch in batches)
+            if form in DECODERS:
+                context = Context("g1", RECEIVED_AT_US)
+                assert [decode(b, context).messages for b in batches] == [
+                    b.messages for b in batches
+                ]
+
+
+def test_a_missing_file_and_an_unknown_format_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CityError, match="nothing"):
+        read_batches("edge", "csv", [tmp_path / "nothing.csv"], None)
+    with pytest.raises(CityError, match="morse"):
+        read_batches("edge", "morse", [tmp_path], None)
