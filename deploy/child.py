@@ -1,5 +1,6 @@
 """Child processes that end with their parent, and the processes a killed parent left behind."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -57,6 +58,7 @@ def spawn(
     *,
     env: Mapping[str, str],
     cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     account: Account | None = None,
@@ -71,7 +73,7 @@ def spawn(
         [os.fspath(part) for part in command],
         env=dict(env),
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         process_group=0,
@@ -97,7 +99,7 @@ def stop(process: "subprocess.Popen[bytes]", steps: Iterable[tuple[int, float]])
     return process.wait()
 
 
-def standing_in(folder: Path, name: str) -> list[psutil.Process]:
+def standing_in(folder: Path, name: str = "") -> list[psutil.Process]:
     """Processes called `name` whose working folder is `folder`: what a killed parent left."""
     wanted = os.path.realpath(folder)
     found = []
@@ -131,3 +133,17 @@ def end_all(
             if not find():
                 return
             time.sleep(0.05)
+
+
+def memory_bytes(pid: int) -> int:
+    """Proportional memory (PSS) of a process and its children, bytes."""
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            total += int(process.memory_full_info().pss)
+    return total

@@ -29,7 +29,6 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
 import psycopg
 from psycopg import sql
 
@@ -547,17 +546,3 @@ def _exists(
         sql.Identifier(table), sql.Identifier(column)
     )
     return connection.execute(query, (name,)).fetchone() is not None
-
-
-def memory_bytes(pid: int) -> int:
-    """Proportional memory (PSS) of a process and its children, bytes."""
-    try:
-        parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    total = 0
-    for process in family:
-        with contextlib.suppress(psutil.Error):
-            total += int(process.memory_full_info().pss)
-    return total

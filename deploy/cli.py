@@ -1,0 +1,384 @@
+"""`chimata`, the command: the whole platform on one machine, or its parts one by one."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.errors import CityError, invalid
+from core.settings import Settings
+from core.tokens import LIFETIME_SECONDS, Role
+from deploy.local import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="chimata",
+    help="巷 Chimata: an open data platform for a whole city.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+ingest_app = typer.Typer(help="Take observations from a broker.", no_args_is_help=True)
+gateway_app = typer.Typer(help="What runs at the edge.", no_args_is_help=True)
+token_app = typer.Typer(help="Bearer tokens of this machine's issuer.", no_args_is_help=True)
+fields_app = typer.Typer(help="Fields of the farms sector.", no_args_is_help=True)
+app.add_typer(ingest_app, name="ingest")
+app.add_typer(gateway_app, name="gateway")
+app.add_typer(token_app, name="token")
+app.add_typer(fields_app, name="fields")
+
+FIELDS_GATEWAY = "fields-import"
+"""Whose declaration of a data class holds for imported fields."""
+
+DATA_HELP = "Data folder; default: CHIMATA_DATA, else ./data."
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=DATA_HELP)]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
+
+
+def main() -> None:
+    """Run the command; a deliberate error is one line on standard error and exit code 1."""
+    try:
+        app()
+    except CityError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+    except Exception as error:
+        # Only a database that cannot be reached is expected here; the rest is a fault of ours.
+        if type(error).__module__.partition(".")[0] not in {"psycopg", "psycopg_pool"}:
+            raise
+        _fail(f"database: {str(error).strip().splitlines()[0]}")
+
+
+def _fail(line: str) -> None:
+    sys.stderr.write("chimata: " + " ".join(line.split()) + "\n")
+    sys.exit(1)
+
+
+@app.callback()
+def _root(
+    end_with_parent: Annotated[bool, typer.Option("--end-with-parent", hidden=True)] = False,
+) -> None:
+    if end_with_parent:
+        from deploy import supervise
+
+        supervise.end_with_parent()
+
+
+@app.command()
+def up(
+    data: Data = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="API and dashboard; default 127.0.0.1:8000."),
+    ] = None,
+    mqtt: Annotated[str, typer.Option(metavar="HOST:PORT", help="MQTT broker.")] = "127.0.0.1:1883",
+    demo: Annotated[bool, typer.Option("--demo", help="Also run a simulated port city.")] = False,
+) -> None:
+    """Run the whole platform on this machine until Ctrl-C; prints `ready URL` once it serves."""
+    from deploy import local
+
+    settings = Settings.from_environment()
+    options = local.Options(data or settings.data, http or settings.http, mqtt, demo)
+    with _progress() as report:
+        local.up(options, settings, report, lambda url: say(f"ready {url}"))
+
+
+@app.command()
+def migrate(data: Data = None) -> None:
+    """Bring the database up to date."""
+    from core.storage.migrate import migrate as apply
+
+    with _database(data) as url:
+        applied = apply(url)
+    for name in applied:
+        say(f"applied {name}")
+    if not applied:
+        say("the database is up to date")
+
+
+@app.command()
+def serve(
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = None,
+) -> None:
+    """Serve the API and the dashboard for CHIMATA_DATABASE_URL."""
+    import uvicorn
+
+    from api.app import create_app
+    from deploy import local
+
+    settings = Settings.from_environment()
+    host, port = local.resolve_address(http or settings.http, "--http")
+    local.check_free((host, port), "--http")
+    uvicorn.run(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,  # live streams never end by themselves
+    )
+
+
+@ingest_app.command("mqtt")
+def ingest_mqtt() -> None:
+    """Take observations from CHIMATA_MQTT_URL into CHIMATA_DATABASE_URL."""
+    from ingest import mqtt
+
+    _run_ingestor(mqtt.run)
+
+
+@ingest_app.command("kafka")
+def ingest_kafka() -> None:
+    """Take observations from CHIMATA_KAFKA_BOOTSTRAP into CHIMATA_DATABASE_URL."""
+    from ingest import kafka
+
+    _run_ingestor(kafka.run)
+
+
+def _run_ingestor(run: Any) -> None:
+    run(Settings.from_environment())
+
+
+@gateway_app.command("replay")
+def gateway_replay(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)],
+    sector: Annotated[str, typer.Option(help="signals, edge, ports, farms ...")],
+    file_format: Annotated[str, typer.Option("--format", help="Format of the files.")],
+    to: Annotated[str, typer.Option(metavar="URL", help="mqtt://, kafka:// or http://")],
+    gateway: Annotated[str, typer.Option(metavar="ID", help="Whose batches these are.")] = "replay",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CHIMATA_TOKEN",
+            help="The gateway's token; default: one of this machine's own issuer (--data).",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[str, typer.Option(help="real, max or messages a second.")] = "max",
+    start: Annotated[
+        str, typer.Option(help="Where to put its times: recorded, now or ISO 8601.")
+    ] = "recorded",
+    timeout: Annotated[float, typer.Option(help="Seconds to go on without any receipt.")] = 300.0,
+    data: Data = None,
+) -> None:
+    """Send a recording through the outbox; exits 0 once every batch has its receipt."""
+    from gateways.replay import replay
+
+    with _console().status(f"sending to {to}") as status:
+
+        def show(so_far: Any) -> None:
+            waiting = f", waiting: {so_far.waiting_for}" if so_far.waiting_for else ""
+            status.update(
+                f"sent {so_far.sent} received {so_far.received} refused {so_far.refused}{waiting}"
+            )
+
+        result = replay(
+            sector=sector,
+            format=file_format,
+            files=files,
+            to=to,
+            gateway=gateway,
+            token=token or _issue(Role.GATEWAY, gateway, None, data, 24 * 3600, create=False),
+            rate=rate,
+            start=start,
+            timeout_seconds=timeout,
+            progress=show,
+        )
+    say(str(result))
+    for refusal in result.refusals:
+        sys.stderr.write(
+            f"refused {refusal.boot}/{refusal.seq}: {refusal.reason}: {refusal.detail}\n"
+        )
+    if result.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def account(as_json: Json = False, data: Data = None) -> None:
+    """Account for every source: received = stored + duplicate + rejected + held."""
+    import psycopg
+
+    from core.storage import ledger
+
+    with _database(data) as url, psycopg.connect(url) as connection:
+        rows = [asdict(row) | {"adds_up": row.adds_up} for row in ledger.account(connection)]
+    if as_json:
+        say(json.dumps({"sources": rows}, ensure_ascii=False, indent=2))
+    else:
+        _print_account(rows)
+    if not all(row["adds_up"] for row in rows):
+        raise typer.Exit(1)
+
+
+_ACCOUNT_COLUMNS = (
+    "messages", "unchanged", "received", "stored", "duplicate", "rejected", "held", "missing",
+)  # fmt: skip
+
+
+def _print_account(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("sector", "gateway", "format", caption="observations, but for messages")
+    for column in _ACCOUNT_COLUMNS:
+        table.add_column(column, justify="right")
+    table.add_column("adds up")
+    for row in rows:
+        numbers = (f"{row[column]:,}" for column in _ACCOUNT_COLUMNS)
+        table.add_row(
+            row["sector"],
+            row["gateway"],
+            row["format"],
+            *numbers,
+            "yes" if row["adds_up"] else "NO",
+        )
+    _console(stderr=False).print(table)
+
+
+@token_app.command("issue")
+def token_issue(
+    role: Annotated[Role, typer.Option(help="Who the token speaks for.")],
+    gateway: Annotated[str | None, typer.Option(metavar="ID", help="Of a gateway's token.")] = None,
+    subject: Annotated[str | None, typer.Option(metavar="ID", help="Whom it is about.")] = None,
+    days: Annotated[float, typer.Option(help="How long it holds.")] = LIFETIME_SECONDS / 86400,
+    data: Data = None,
+) -> None:
+    """Print a bearer token, alone, on standard output."""
+    say(_issue(role, gateway, subject, data, int(days * 86400), create=True))
+
+
+def _issue(
+    role: Role, gateway: str | None, subject: str | None, data: Path | None, seconds: int,
+    *, create: bool,
+) -> str:  # fmt: skip
+    from core import tokens
+
+    settings = Settings.from_environment()
+    folder = (data or settings.data).resolve()
+    if seconds <= 0:
+        raise invalid("--days", "must be above 0")
+    if create and not folder.is_dir():
+        raise CityError("not-found", f"there is no data folder {folder}; `chimata up` makes it")
+    keys = tokens.load_keys(folder / "keys", create=create)
+    return tokens.issue(
+        keys, role, gateway=gateway, subject=subject, lifetime_seconds=seconds,
+        audience=settings.audience,
+    )  # fmt: skip
+
+
+@app.command()
+def sectors(as_json: Json = False) -> None:
+    """List the installed sectors."""
+    import domains
+    from core.sector import all_formats
+
+    declared = [domains.sector(name) for name in domains.names()]
+    if as_json:
+        rows = [
+            {
+                "name": sector.name,
+                "title": {"ja": sector.title_ja, "en": sector.title_en},
+                "data_class": sector.data_class.value,
+                "formats": list(all_formats(sector)),
+                "properties": [prop.name for prop in sector.properties],
+            }
+            for sector in declared
+        ]
+        say(json.dumps({"sectors": rows}, ensure_ascii=False, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("sector", "", "title", "data class", "formats", "observed properties")
+    for sector in declared:
+        table.add_row(
+            sector.name, sector.title_ja, sector.title_en, sector.data_class.value,
+            " ".join(all_formats(sector)), " ".join(prop.name for prop in sector.properties),
+        )  # fmt: skip
+    _console(stderr=False).print(table)
+
+
+@app.command()
+def doctor(data: Data = None) -> None:
+    """Say what is wrong with this machine's set-up, and how to mend it."""
+    from deploy import doctor as examine
+
+    settings = Settings.from_environment()
+    settings = replace(settings, data=data or settings.data)
+    console = _console(stderr=False)
+    marks = {True: "[green]ok[/]  ", False: "[red]bad[/] "}
+    bad = 0
+    for finding in examine.findings(settings):
+        console.print(f"{marks[finding.good]} {finding.name}: ", end="")
+        console.print(finding.told, markup=False, highlight=False)
+        if not finding.good:
+            bad += 1
+            console.print(f"     mend it: {finding.mend}", markup=False, highlight=False)
+    if bad:
+        raise typer.Exit(1)
+
+
+@fields_app.command("import")
+def fields_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)], data: Data = None
+) -> None:
+    """Read fields as polygons (GeoJSON, GeoPackage, Shapefile) into the farms sector."""
+    import psycopg
+    from domains.farms import fields
+
+    import domains
+    from core.storage.catalogue import Catalogue
+
+    updates = list(fields.read(file))
+    with _database(data) as url, psycopg.connect(url) as connection:
+        Catalogue(domains.sector("farms")).describe(
+            connection, ((update, FIELDS_GATEWAY) for update in updates)
+        )
+    say(f"imported {len(updates)} fields")
+
+
+def _console(*, stderr: bool = True) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A line for people: a spinner on a terminal, plain lines elsewhere."""
+    console = _console()
+    if not console.is_terminal:
+        yield lambda line: sys.stderr.write(f"chimata: {line}\n") if line else None
+        return
+    with console.status("starting") as status:
+
+        def report(line: str) -> None:
+            if line:
+                status.update(line)
+
+        yield report
+
+
+@contextmanager
+def _database(data: Path | None) -> Iterator[str]:
+    from deploy import local
+
+    with (
+        _progress() as report,
+        local.database(Settings.from_environment(), data, report) as url,
+    ):
+        yield url
+
+
+if __name__ == "__main__":
+    main()
