@@ -20,7 +20,7 @@ WEB := $(VENV)/web.stamp
 WEB_SOURCES := deploy/web.py $(shell find api/web api/basemap -type f -not -path '*/node_modules/*' \
   -not -path '*/dist/*' -not -name '*.pyc')
 
-help: ## List what make can do
+help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) $(LINKED) $(WEB) ## Install the locked packages into .venv and build the pages

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-pytest_plugins = ["tests.databases", "tests.kafka_server"]
+pytest_plugins = ["tests.databases", "tests.kafka_server", "tests.platform"]
 
 
 @pytest.fixture(scope="session")
