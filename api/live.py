@@ -6,6 +6,7 @@ Event ids are cursors of append ids by sector (`ports:55,signals:123`), from whi
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ import domains
 from api.fields import Bbox, Box, parse_bbox
 from api.problems import documented
 from consent import door, queries
-from consent.decide import classes_of
+from consent.decide import classes_of, handled_by_class
 from consent.gate import Append, Gate
 from core.clock import now_us
 from core.errors import CityError, FieldError
@@ -45,6 +46,7 @@ Cursor = dict[str, int]
 _CURSOR_PART = re.compile(r"([a-z0-9][a-z0-9_-]{0,63}):(\d{1,18})")
 
 router = APIRouter()
+log = logging.getLogger("chimata.live")
 
 
 def format_cursor(cursor: Mapping[str, int]) -> str:
@@ -92,7 +94,6 @@ class Subscriber:
     sectors: tuple[str, ...]
     boxes: tuple[Box, ...] | None
     cursor: Cursor
-    named: bool = True
     waiting: deque[tuple[Cursor, bytes | None]] = field(default_factory=deque)
     waiting_bytes: int = 0
     ended: bool = False
@@ -109,6 +110,8 @@ class Subscriber:
         full = len(self.waiting) >= QUEUE_EVENTS_MAX
         if data is None or full or self.waiting_bytes + len(data) > QUEUE_BYTES_MAX:
             # Nothing before a reset matters: it says to read everything again.
+            for passed, _ in self.waiting:
+                cursor = {**passed, **cursor}
             self.waiting.clear()
             self.waiting_bytes, data = 0, None
         self.waiting.append((cursor, data))
@@ -165,10 +168,13 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Add a subscriber at the hub's position; CityError `unavailable` when there are too many."""
+    def check_room(self) -> None:
+        """CityError `unavailable` when no more subscribers are taken."""
         if len(self._subscribers) >= self._clients_max:
-            raise CityError("unavailable", "too many live subscribers now: read /latest instead")
+            raise CityError("unavailable", "too many live subscribers now: read /latest")
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Add a subscriber at the hub's position."""
         subscriber.cursor = {s: self._position.get(s, 0) for s in subscriber.sectors}
         self._subscribers.add(subscriber)
 
@@ -226,28 +232,34 @@ class Hub:
 
     async def _advance(self, name: str) -> None:
         """Give out the next appends of a sector."""
-        subscribers = [s for s in self._subscribers if name in s.sectors]
         after, until = self._position.get(name, 0), self._target[name]
-        if not subscribers:
-            self._position[name] = until
-            return
-        try:
-            appends = await to_thread.run_sync(self._gate.appends, name, after, until, APPENDS_MAX)
-            taken = _within(appends, APPEND_ROWS_MAX)
-            last = taken[-1].id if taken else until
-            await self._give(name, taken, last, subscribers)
-        except CityError:
-            # The database is away: what this was is lost to the streams, so they start afresh.
-            last = until
-            self._refresh(subscribers, {name: last})
+        appends: list[Append] | None = []
+        if any(name in s.sectors for s in self._subscribers):
+            appends = await self._appends(name, after, until)
+        taken = _within(appends or (), APPEND_ROWS_MAX)
+        last = taken[-1].id if taken else until
+        # In one step with the position: who joins from here on starts after `last`.
+        subscribers = [s for s in self._subscribers if name in s.sectors]
         self._position[name] = last
+        try:
+            if appends is None or sum(append.rows for append in taken) > APPEND_ROWS_MAX:
+                self._refresh(subscribers, {name: last})
+            else:
+                await self._give(name, taken, last, subscribers)
+        except Exception:  # one bad append must not end every stream
+            log.exception("live %s up to %d was not read", name, last)
+            self._refresh(subscribers, {name: last})
+
+    async def _appends(self, name: str, after: int, until: int) -> list[Append] | None:
+        """The next appends, or None while the database is away: the streams then start afresh."""
+        try:
+            return await to_thread.run_sync(self._gate.appends, name, after, until, APPENDS_MAX)
+        except CityError:
+            return None
 
     async def _give(
         self, name: str, appends: Sequence[Append], last: int, subscribers: Sequence[Subscriber]
     ) -> None:
-        if sum(append.rows for append in appends) > APPEND_ROWS_MAX:
-            self._refresh(subscribers, {name: last})
-            return
         rows: dict[Classes, list[queries.Row]] = {}
         encoded: dict[Any, list[bytes]] = {}
         for subscriber in subscribers:
@@ -348,39 +360,41 @@ async def read_live(
     hub: Hub = request.app.state.hub
     principal = door.principal_of(request)
     boxes = parse_bbox(bbox) if bbox else None
-    sectors = await to_thread.run_sync(_permitted_sectors, hub, principal, sector)
+    sectors = await to_thread.run_sync(_permitted_sectors, request, sector)
+    hub.check_room()
     subscriber = Subscriber(principal, sectors, boxes, {})
-    hub.join(subscriber)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(hub, subscriber, last_event_id), 200, headers, SSE)
 
 
-def _permitted_sectors(hub: Hub, principal: Principal, wanted: str | None) -> tuple[str, ...]:
-    """The sectors asked for, each checked at the gate; or all that the gate lets this one read."""
-    if wanted:
-        names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",")))
-        for name in names:
-            hub.check(principal, _sector(name))
-        return names
-    permitted = []
-    for name in domains.names():
-        with contextlib.suppress(CityError):
-            hub.check(principal, domains.sector(name))
-            permitted.append(name)
-    return tuple(permitted)
+def _permitted_sectors(request: Request, wanted: str | None) -> tuple[str, ...]:
+    """The sectors asked for, each checked at the gate; or every one that is read by class.
+
+    Of the latter each append is checked when it is read: a sector's first open stream may be yet
+    to come.
+    """
+    if not wanted:
+        declared = map(domains.sector, domains.names())
+        return tuple(s.name for s in declared if handled_by_class([s.data_class]))
+    names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",")))
+    for sector in map(_named, names):
+        with door.reading(request, sector):
+            pass
+    return names
 
 
-def _sector(name: str) -> Sector:
+def _named(name: str) -> Sector:
     try:
         return domains.sector(name)
     except CityError as error:
-        field_error = FieldError("sector", f"there is no sector {name!r}")
-        raise CityError(error.slug, error.detail, (field_error,)) from error
+        fields = (FieldError("sector", f"there is no sector {name!r}"),)
+        raise CityError(error.slug, error.detail, fields) from error
 
 
 async def _stream(
     hub: Hub, subscriber: Subscriber, last_event_id: str | None
 ) -> AsyncIterator[bytes]:
+    hub.join(subscriber)  # here, where leaving is certain: a stream that never starts never joins
     try:
         yield f"retry: {RETRY_MS}\n\n".encode()
         if last_event_id:

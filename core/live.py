@@ -57,7 +57,7 @@ async def listen(database_url: str) -> AsyncIterator[Notice | None]:
                         if (notice := _parse(notify.payload)) is not None:
                             yield notice
                     await connection.execute("SELECT 1")  # raises if the server has gone
-        except psycopg.OperationalError:
+        except psycopg.Error:
             await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
             failures += 1
 

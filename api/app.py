@@ -1,0 +1,144 @@
+"""The API's application: the gate, the live hub, every sector's routes, the dashboard."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+import domains
+from api import auth, docs, live, observations, problems, sectors, static, things
+from api.limits import BodyLimit, SecurityHeaders
+from consent.gate import Gate
+from core.settings import Settings
+
+log = logging.getLogger("chimata.api")
+
+DESCRIPTION = (
+    "Observations of a city: traffic signals, ports, 5G edge nodes, farms. Times are ISO 8601 in "
+    "UTC, units are UCUM, positions are WGS 84. Open data need no token; shared data need an "
+    "operator's. Errors are RFC 9457 problems that name the bad fields."
+)
+
+
+def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """The application; `extra_routers` (such as ingest.http's) sign in by themselves.
+
+    `app.state.hub.end_streams()` lets open live streams end: call it when the server shall stop, if
+    that is not told by a signal to the main thread.
+    """
+    app = FastAPI(
+        title="Chimata",
+        version=_version(),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.state.verifier = auth.verifier(settings)
+    app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max)
+    app.add_middleware(SecurityHeaders)
+    problems.install(app)
+    signed_in = [Depends(auth.identify)]
+    app.include_router(sectors.health)
+    for router in extra_routers:
+        app.include_router(router)
+    app.include_router(live.router, dependencies=signed_in)
+    app.include_router(sectors.router, dependencies=signed_in)
+    for name, router in _sector_routers():
+        app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
+    app.include_router(things.router, dependencies=signed_in)
+    app.include_router(observations.router, dependencies=signed_in)
+    app.include_router(docs.router)
+    app.include_router(static.router())
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("chimata")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _sector_routers() -> Iterator[tuple[str, APIRouter]]:
+    """Each sector's own words; a sector without routes.py has the generic ones only."""
+    for name in domains.names():
+        if (domains.HERE / name / "routes.py").is_file():
+            yield name, domains.load(name, "routes").router
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    gate = app.state.gate = Gate(settings)
+    hub = app.state.hub = live.Hub(gate, settings.database_url, settings.sse_clients_max)
+    hub.start()
+    try:
+        with _ending_streams_on_signal(hub.end_streams):
+            yield
+    finally:
+        await hub.close()
+        gate.close()
+
+
+@contextmanager
+def _ending_streams_on_signal(end_streams: Callable[[], None]) -> Iterator[None]:
+    """End the live streams at SIGINT and SIGTERM, before the server waits for its connections.
+
+    uvicorn shuts the application down only once every connection has closed, and a live stream
+    would never close by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(end_streams)
+        before[number](number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        standing = signal.getsignal(number)
+        if callable(standing):
+            before[number] = standing
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for installed, standing in before.items():
+            if signal.getsignal(installed) is handle:
+                signal.signal(installed, standing)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with what only the settings know and the shape of every error."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    described = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = described.setdefault("components", {}).setdefault("schemas", {})
+    problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"), Problem=problem)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    invalid = problems.documented("invalid")[422]
+    for operation in (each for path in described["paths"].values() for each in path.values()):
+        if "422" in operation["responses"]:
+            operation["responses"]["422"] = invalid
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:
+                parameter["schema"]["maximum"] = app.state.settings.page_rows_max
+    app.openapi_schema = described
+    return described
