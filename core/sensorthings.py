@@ -294,3 +294,17 @@ def canonical_json(value: Any) -> bytes:
     import orjson
 
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def observation_json(stream: Stream, phenomenon_time: str, result: Any) -> bytes:
+    """One observation in the `json` format, so that a rejected one can be mended and sent again."""
+    import orjson
+
+    fields = {
+        "thing": stream.thing,
+        "property": stream.property,
+        "unit": stream.unit,
+        "phenomenon_time": phenomenon_time,
+        "result": result,
+    }
+    return orjson.dumps(fields, default=str, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -21,6 +21,8 @@ class Settings:
     """MQTT broker; user and password in it are the ingestor's; mqtts:// for TLS."""
     mqtt_version: int = 5
     """Protocol of the ingestor's session: 5, or 4 for MQTT 3.1.1."""
+    mqtt_client_id: str = "chimata-ingest"
+    """Name of the ingestor's durable session; each process of a shared subscription has its own."""
     mqtt_shared: bool = True
     """Use a shared subscription ($share); the embedded broker has none."""
     kafka_bootstrap: str = ""
@@ -45,8 +47,10 @@ class Settings:
     """Payload bytes an ingestor holds before it stops reading."""
     batch_rows_max: int = 200_000
     """Observations in one storage transaction."""
-    batch_seconds_max: float = 0.25
+    batch_seconds_max: float = 0.05
     """Longest wait before a partly filled batch is stored."""
+    retention_days: int = 0
+    """Observations older than this are dropped; 0 keeps all."""
     page_rows_max: int = 10_000
     """Largest `limit` of a page."""
     sse_clients_max: int = 1_000

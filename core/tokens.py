@@ -20,6 +20,7 @@ from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import extract_compact
 
 from core.errors import CityError, invalid
+from core.settings import Settings
 
 ISSUER = "chimata"
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
@@ -95,6 +96,16 @@ def load_keys(folder: Path, *, create: bool = False) -> Keys:
             "unavailable",
             f"no usable keys in {folder} ({type(error).__name__}); `chimata up` makes them",
         ) from error
+
+
+def load_secret(settings: Settings) -> bytes:
+    """The secret behind the batch keys: CHIMATA_INGEST_SECRET, or the one in the data folder."""
+    if settings.ingest_secret:
+        try:
+            return base64.b64decode(settings.ingest_secret, validate=True)
+        except ValueError as error:
+            raise invalid("CHIMATA_INGEST_SECRET", "is not base64") from error
+    return load_keys(settings.data / "keys").secret
 
 
 def _write_once(path: Path, content: bytes) -> None:

@@ -18,7 +18,14 @@ from psycopg import Connection, sql
 from core import live
 from core.clock import to_datetime, to_iso
 from core.sector import Sector
-from core.sensorthings import Decoded, Rejected, ResultKind, Stream, canonical_json
+from core.sensorthings import (
+    Decoded,
+    Rejected,
+    ResultKind,
+    Stream,
+    canonical_json,
+    observation_json,
+)
 from core.storage import ledger, rejections
 from core.storage.catalogue import Catalogue
 from core.storage.columns import DOCUMENT, NUMBER, POSITION, SHAPES, Rows, Shape, concatenate
@@ -82,6 +89,7 @@ class Outcome:
     counts: Counts
     reason: str | None = None
     detail: str | None = None
+    rejected: Sequence[Rejected] = ()
 
 
 @dataclass(slots=True)
@@ -251,7 +259,8 @@ class SectorStore:
         if reasons:
             for position in np.flatnonzero(np.isin(rows.datastream, list(reasons))).tolist():
                 index = int(rows.datastream[position])
-                payload = _as_json(streams[index], rows, position)
+                time = to_iso(int(rows.time[position]))
+                payload = observation_json(streams[index], time, _value(rows, position))
                 message = int(rows.message[position])
                 append.rejected[message].append(
                     Rejected("datastream-conflict", reasons[index], payload, position)
@@ -312,7 +321,7 @@ class SectorStore:
                 Rejected(
                     "too-many-corrections",
                     f"result: more than {CORRECTIONS_A_KEY_MAX} results for one time",
-                    canonical_json({"result": str(_result(rows, position))}),
+                    canonical_json(_value(rows, position)),
                     position,
                 )
             )
@@ -483,8 +492,8 @@ def _settle(append: _Append, index: int) -> Outcome:
         rejected=len(lost),
     )
     if lost and len(lost) == counts.received:
-        return Outcome("refused", counts, lost[0].reason, lost[0].detail)
-    return Outcome("stored", counts)
+        return Outcome("refused", counts, lost[0].reason, lost[0].detail, lost)
+    return Outcome("stored", counts, rejected=lost)
 
 
 def _wanted(
@@ -548,20 +557,12 @@ def _result(rows: Rows, position: int) -> Any:
     return tuple((column[position] + 0.0).tobytes() for column in rows.results)
 
 
-def _as_json(stream: Stream, rows: Rows, position: int) -> bytes:
-    """A rejected row as a JSON observation, so that it can be mended and sent again."""
-    values = [
-        None if np.isnan(column[position]) else float(column[position]) for column in rows.results
-    ]
-    return canonical_json(
-        {
-            "thing": stream.thing,
-            "property": stream.property,
-            "unit": stream.unit,
-            "phenomenon_time": to_iso(int(rows.time[position])),
-            "result": values[0] if len(values) == 1 else values,
-        }
-    )
+def _value(rows: Rows, position: int) -> Any:
+    """One row's result as a JSON value."""
+    if rows.shape is DOCUMENT:
+        return rows.documents[position].decode()
+    values = [float(column[position]) for column in rows.results]
+    return values[0] if len(values) == 1 else values
 
 
 def _copy_in(

@@ -3,12 +3,16 @@
 from enum import StrEnum
 from typing import Any
 
+import psycopg
 from psycopg import Connection, sql
 from psycopg_pool import ConnectionPool
 
 from core.errors import CityError
 
 ACQUIRE_SECONDS_MAX = 10.0
+CONNECT_SECONDS_MAX = 5
+
+Session = Connection[tuple[Any, ...]]
 
 
 class DatabaseRole(StrEnum):
@@ -21,15 +25,13 @@ class DatabaseRole(StrEnum):
 
 def role_pool(
     database_url: str, role: DatabaseRole, connections_max: int = 8
-) -> ConnectionPool[Connection[tuple[Any, ...]]]:
+) -> ConnectionPool[Session]:
     """An open pool whose connections act as `role`; times are UTC whatever the server's zone is."""
     if not database_url:
         raise CityError("unavailable", "CHIMATA_DATABASE_URL is not set")
 
-    def configure(connection: Connection[tuple[Any, ...]]) -> None:
-        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role.value)))
-        connection.execute("SET timezone = 'UTC'")
-        connection.commit()
+    def configure(session: Session) -> None:
+        _assume(session, role)
 
     return ConnectionPool(
         database_url,
@@ -42,3 +44,18 @@ def role_pool(
         open=True,
         name=role.value,
     )
+
+
+def open_session(database_url: str, role: DatabaseRole) -> Session:
+    """One connection of one role, for the threads that keep theirs."""
+    if not database_url:
+        raise CityError("unavailable", "CHIMATA_DATABASE_URL is not set")
+    session = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS_MAX)
+    _assume(session, role)
+    return session
+
+
+def _assume(session: Session, role: DatabaseRole) -> None:
+    session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role.value)))
+    session.execute("SET timezone = 'UTC'")
+    session.commit()

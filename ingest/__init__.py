@@ -1,0 +1,1 @@
+"""Receive, decode, check, batch, store, acknowledge: the one path that observations take."""

@@ -1,0 +1,421 @@
+"""Messages from any channel to the database: decode, check, batch, store, then settle.
+
+Each sector has two threads, so that decoding overlaps with COPY. Everything between is bounded by
+payload bytes: a slow database stops `submit`, which stops the channel's reading, which stops the
+broker's delivery. Nothing is settled (acknowledged, receipted) before its transaction is committed.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+
+import domains
+from core.clock import now_us
+from core.errors import CityError
+from core.formats import DECODERS
+from core.sector import COMMON_FORMATS, Context, Sector
+from core.sensorthings import DataClass, Decoded, Rejected
+from core.settings import Settings
+from core.storage.latest import Flush
+from core.storage.ledger import ProcessEntry
+from core.storage.observations import Message, Outcome, SectorStore
+from core.storage.pool import DatabaseRole, Session, open_session
+from core.tokens import NAME
+from ingest.check import check
+
+log = logging.getLogger("chimata.ingest")
+
+FLUSH_SECONDS = 0.5
+"""Time between flushes of the latest values: half of the second that they may trail."""
+HEARTBEAT_SECONDS = 1.0
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+MESSAGES_AN_APPEND_MAX = 2_000
+SEQ_MAX = 2**53
+MAINTAIN_SECONDS = 15.0
+
+UNKNOWN = Sector("unknown", "不明", "Unknown", DataClass.PERSONAL, (), ())
+"""Where rejections go that name no sector we have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """One message as a channel received it; `tag` is the channel's own, for settling it."""
+
+    channel: str
+    sector: str
+    gateway: str
+    format: str
+    payload: bytes
+    boot: str | None = None
+    seq: str | None = None
+    tag: Any = None
+    received_at: int = field(default_factory=now_us)
+    refuse: tuple[str, str] | None = None
+    """(reason, detail) where the channel itself found that the message must not be taken."""
+
+
+Settled = Sequence[tuple[Raw, Outcome]]
+Source = tuple[str, str, str]
+
+
+class Budget:
+    """Payload bytes between receipt and commit; `acquire` waits while there are too many."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._held = 0
+        self._changed = threading.Condition()
+
+    def acquire(self, size: int, stop: threading.Event) -> bool:
+        """Wait for room, or for the stop (False); one message is let in however large it is."""
+        with self._changed:
+            while self._held and self._held + size > self._bytes_max:
+                if stop.is_set():
+                    return False
+                self._changed.wait(0.2)
+            self._held += size
+            return True
+
+    def release(self, size: int) -> None:
+        """The messages of this size are settled."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    @property
+    def full(self) -> bool:
+        """Whether `acquire` would wait now."""
+        return self._held >= self._bytes_max
+
+
+class Pipeline:
+    """Takes messages of one process; `settle` is called from its threads, after each commit."""
+
+    def __init__(self, settings: Settings, kind: str, settle: Callable[[Settled], None]) -> None:
+        self.settings = settings
+        self.settle = settle
+        self.budget = Budget(settings.queue_bytes_max)
+        self.stopping = threading.Event()
+        self._kind = kind
+        self._lines: dict[str, _Line] = {}
+        self._keeper = threading.Thread(target=self._keep, name="projection", daemon=True)
+
+    def start(self) -> None:
+        """Start the projection's writer; each sector's threads start with its first message."""
+        self._keeper.start()
+
+    def submit(self, raw: Raw) -> bool:
+        """Take a message, waiting while the pipeline is full; False once it is stopping."""
+        if self.stopping.is_set() or not self.budget.acquire(_size(raw), self.stopping):
+            return False
+        sector = raw.sector if raw.sector in domains.names() else UNKNOWN.name
+        line = self._lines.get(sector)
+        if line is None:
+            line = self._lines[sector] = _Line(self, _sector(sector))
+        line.put(raw)
+        return True
+
+    def stop(self) -> None:
+        """Stop taking messages; what is not committed stays with the sender. Waits 10 s at most."""
+        self.stopping.set()
+        until = time.monotonic() + 10
+        for line in self._lines.values():
+            line.join(until)
+        if self._keeper.is_alive():
+            self._keeper.join(max(0.0, until - time.monotonic()))
+
+    def _keep(self) -> None:
+        """Write the latest values and this process's line of the account; both are rebuildable."""
+        entry = ProcessEntry(self._kind)
+        session: Session | None = None
+        maintained_at = 0.0
+        pending: list[dict[str, Any]] = []
+        while True:
+            stopping = self.stopping.wait(FLUSH_SECONDS)
+            try:
+                if session is None or session.closed:
+                    session = open_session(self.settings.database_url, DatabaseRole.INGEST)
+                    session.execute("SET synchronous_commit = off")
+                    entry.enter(session)
+                for line in list(self._lines.values()):
+                    line.write_latest(session)
+                now = [row for line in list(self._lines.values()) for row in line.pending()]
+                if now or pending:
+                    entry.write(session, now)
+                    pending = now
+                if time.monotonic() - maintained_at > MAINTAIN_SECONDS:
+                    maintained_at = time.monotonic()
+                    _maintain(session, self.settings)
+            except psycopg.Error as error:
+                log.warning("projection not written, will retry: %s", _brief(error))
+                if session is not None:
+                    session.close()
+                session = None
+            if stopping and not any(line.alive for line in self._lines.values()):
+                break
+        if session is not None:
+            session.close()
+
+
+class _Line:
+    """One sector's two threads: decode, and store."""
+
+    def __init__(self, pipeline: Pipeline, sector: Sector) -> None:
+        self._pipeline = pipeline
+        self._settings = pipeline.settings
+        self._sector = sector
+        self._store = SectorStore(sector)
+        self._memory: dict[Any, Any] = {}
+        self._raw: deque[Raw] = deque()
+        self._ready: deque[tuple[Raw, Message]] = deque()
+        self._ready_rows = 0
+        self._changed = threading.Condition()
+        self._received: dict[Source, int] = defaultdict(int)
+        self._held: dict[Source, int] = defaultdict(int)
+        self._flush: Flush | None = None
+        self._threads = [
+            threading.Thread(target=self._decode_all, name=f"decode-{sector.name}", daemon=True),
+            threading.Thread(target=self._store_all, name=f"store-{sector.name}", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def put(self, raw: Raw) -> None:
+        with self._changed:
+            self._raw.append(raw)
+            self._changed.notify_all()
+
+    def join(self, until: float) -> None:
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def pending(self) -> list[dict[str, Any]]:
+        """Decoded and not yet committed, by source, for the account."""
+        with self._changed:
+            return [
+                {"gateway": g, "sector": s, "format": f, "received": n, "held": self._held[g, s, f]}
+                for (g, s, f), n in self._received.items()
+                if n
+            ]
+
+    def write_latest(self, session: Session) -> None:
+        """Write what the store thread has drained; it drains again only once this is done."""
+        flush = self._flush
+        if flush is not None:
+            flush.write(session)
+            session.commit()
+            self._flush = None
+
+    # -- decode ---------------------------------------------------------------------------------
+
+    def _decode_all(self) -> None:
+        stopping = self._pipeline.stopping
+        while True:
+            with self._changed:
+                # Decoded columns are larger than payloads: hold no more than two appends of them.
+                while not self._raw or self._ready_rows > 2 * self._settings.batch_rows_max:
+                    if stopping.is_set():
+                        return
+                    self._changed.wait(0.5)
+                raw = self._raw.popleft()
+            message = self._message(raw)
+            source = (message.gateway, self._sector.name, message.format)
+            with self._changed:
+                self._received[source] += message.decoded.received
+                self._held[source] += message.decoded.received
+                self._ready.append((raw, message))
+                self._ready_rows += message.decoded.received
+                self._changed.notify_all()
+
+    def _message(self, raw: Raw) -> Message:
+        gateway = raw.gateway if NAME.fullmatch(raw.gateway) else "unknown"
+        identity, fault = _identity(raw)
+        fault = raw.refuse or fault
+        decoded = _undecodable(raw, *fault) if fault is not None else self._decoded(raw)
+        if not decoded.received and not decoded.messages:
+            decoded = replace(decoded, messages=1, unchanged=1)
+        return Message(
+            gateway,
+            raw.format if raw.format.isprintable() and len(raw.format) < 100 else "unknown",  # noqa: PLR2004
+            raw.channel,
+            raw.received_at,
+            raw.payload,
+            hashlib.sha256(raw.payload).digest(),
+            decoded,
+            *identity,
+        )
+
+    def _decoded(self, raw: Raw) -> Decoded:
+        """Decode and check; whatever a decoder does wrong ends as a rejection of this message."""
+        if self._sector is UNKNOWN:
+            return _undecodable(raw, "unknown-sector", f"sector: there is no {raw.sector!r}")
+        context = Context(raw.gateway, raw.received_at, self._memory)
+        try:
+            if len(raw.payload) > self._settings.body_bytes_max:
+                limit = self._settings.body_bytes_max
+                return _undecodable(raw, "too-large", f"payload: over {limit} bytes")
+            if raw.format in self._sector.formats:
+                decode = domains.load(self._sector.name, "decode").decode
+                derive = domains.load(self._sector.name, "rules").derive
+                decoded = derive(decode(raw.format, raw.payload, context))
+            elif raw.format in COMMON_FORMATS:
+                decoded = DECODERS[raw.format](raw.payload, context)
+            else:
+                detail = f"format: {self._sector.name} takes no {raw.format!r}"
+                return _undecodable(raw, "unknown-format", detail)
+            return check(self._sector, decoded, raw.received_at, self._settings.future_seconds_max)
+        except Exception as error:
+            log.exception("decoder of %s/%s failed", self._sector.name, raw.format)
+            return _undecodable(raw, "decoder-error", f"{type(error).__name__}: {error}")
+
+    # -- store ----------------------------------------------------------------------------------
+
+    def _store_all(self) -> None:
+        stopping = self._pipeline.stopping
+        session: Session | None = None
+        drained_at = 0.0
+        while True:
+            batch = self._next_batch()
+            if batch:
+                session = self._store_batch(session, batch)
+            if self._flush is None and time.monotonic() - drained_at > FLUSH_SECONDS:
+                self._flush, drained_at = self._store.drain(), time.monotonic()
+            if stopping.is_set():
+                break
+        if session is not None:
+            session.close()
+
+    def _next_batch(self) -> list[tuple[Raw, Message]]:
+        """Wait for a message, then a moment for its followers; [] after half a second of none."""
+        with self._changed:
+            if not self._ready:
+                self._changed.wait(FLUSH_SECONDS)
+            if not self._ready or self._pipeline.stopping.is_set():
+                return []
+            until = time.monotonic() + self._settings.batch_seconds_max
+            while (
+                self._ready_rows < self._settings.batch_rows_max
+                and len(self._ready) < MESSAGES_AN_APPEND_MAX
+                and (left := until - time.monotonic()) > 0
+                and not self._pipeline.stopping.is_set()
+            ):
+                self._changed.wait(left)
+            batch: list[tuple[Raw, Message]] = []
+            rows = 0
+            while self._ready and len(batch) < MESSAGES_AN_APPEND_MAX:
+                size = self._ready[0][1].decoded.received
+                if batch and rows + size > self._settings.batch_rows_max:
+                    break
+                batch.append(self._ready.popleft())
+                rows += size
+            self._ready_rows -= rows
+            self._changed.notify_all()
+            return batch
+
+    def _store_batch(
+        self, session: Session | None, batch: Sequence[tuple[Raw, Message]]
+    ) -> Session | None:
+        """Store until it is stored; a database that is away is waited for, whatever it takes."""
+        attempt = 0
+        while not self._pipeline.stopping.is_set():
+            try:
+                if session is None or session.closed:
+                    session = open_session(self._settings.database_url, DatabaseRole.INGEST)
+                outcomes = self._store.append(session, [message for _, message in batch])
+            except (psycopg.OperationalError, psycopg.InterfaceError, CityError) as error:
+                log.warning("storage is away, holding %d messages: %s", len(batch), _brief(error))
+                if session is not None:
+                    session.close()
+                self._pipeline.stopping.wait(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            except psycopg.Error as error:
+                # Another process may have taken the same identity meanwhile: once more, then split.
+                if attempt:
+                    return self._split(session, batch, error)
+            else:
+                self._settle(batch, outcomes)
+                return session
+            attempt += 1
+        return session
+
+    def _split(
+        self, session: Session | None, batch: Sequence[tuple[Raw, Message]], error: psycopg.Error
+    ) -> Session | None:
+        """The database refuses something: halve until the bad message is alone, and reject that."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            session = self._store_batch(session, batch[:middle])
+            return self._store_batch(session, batch[middle:])
+        ((raw, message),) = batch
+        log.warning("storage refuses one message of %s: %s", message.gateway, _brief(error))
+        lost = _undecodable(raw, "storage-refused", _brief(error))
+        source = (message.gateway, self._sector.name, message.format)
+        with self._changed:
+            for counter in (self._received, self._held):
+                counter[source] += lost.received - message.decoded.received
+        return self._store_batch(session, [(raw, replace(message, decoded=lost))])
+
+    def _settle(self, batch: Sequence[tuple[Raw, Message]], outcomes: Sequence[Outcome]) -> None:
+        with self._changed:
+            for _, message in batch:
+                source = (message.gateway, self._sector.name, message.format)
+                self._received[source] -= message.decoded.received
+                self._held[source] -= message.decoded.received
+        self._pipeline.budget.release(sum(_size(raw) for raw, _ in batch))
+        settled = [(raw, outcome) for (raw, _), outcome in zip(batch, outcomes, strict=True)]
+        try:
+            self._pipeline.settle(settled)
+        except Exception:
+            # The rows are committed: a sender that hears nothing sends again, as a duplicate.
+            log.exception("%d stored messages could not be acknowledged", len(batch))
+
+
+def _sector(name: str) -> Sector:
+    return UNKNOWN if name == UNKNOWN.name else domains.sector(name)
+
+
+def _size(raw: Raw) -> int:
+    """What a message costs while it is held; the constant is for its objects."""
+    return len(raw.payload) + 1024
+
+
+def _brief(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _undecodable(raw: Raw, reason: str, detail: str) -> Decoded:
+    return Decoded(rejected=(Rejected(reason, detail, raw.payload),), messages=1)
+
+
+def _identity(raw: Raw) -> tuple[tuple[str | None, int | None], tuple[str, str] | None]:
+    """The batch identity, or the fault of one that is not of the right form."""
+    if raw.boot is None and raw.seq is None:
+        return (None, None), None
+    if raw.boot is None or not NAME.fullmatch(raw.boot):
+        return (None, None), ("bad-identity", f"boot: {raw.boot!r} must match {NAME.pattern}")
+    if raw.seq is None or not raw.seq.isascii() or not raw.seq.isdecimal():
+        return (None, None), ("bad-identity", f"seq: {raw.seq!r} must be a decimal integer")
+    if len(raw.seq) > 16 or int(raw.seq) >= SEQ_MAX:  # noqa: PLR2004 - 2**53 has 16 digits
+        return (None, None), ("bad-identity", f"seq: must be below {SEQ_MAX}")
+    return (raw.boot, int(raw.seq)), None
+
+
+def _maintain(session: Session, settings: Settings) -> None:
+    """Summarise new pages, seal closed partitions, drop what retention ends."""
+    keep = f"{settings.retention_days} days" if settings.retention_days else "2000 years"
+    session.execute("SELECT summarise_open_partitions()")
+    session.commit()
+    session.execute("SELECT maintain_partitions(%s::interval)", (keep,))
+    session.commit()
