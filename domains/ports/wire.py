@@ -565,7 +565,8 @@ def _lines(bits: tuple[int, int], channel: str, sequence: int, moment_us: int) -
     if len(chunks) == 1:
         return [tag_block(_vdm(f"1,1,,{channel},{armoured},{fill_bits}"), f"c:{moment}")]
     count = len(chunks)
-    group = (value >> (length + fill_bits - 38)) % 10_000 * 10 + sequence  # MMSI's last digits
+    mmsi = value >> (length + fill_bits - 38) & 0x3FFFFFFF
+    group = mmsi % 10_000 * 10 + sequence
     return [
         tag_block(
             _vdm(f"{count},{at},{sequence},{channel},{chunk},{fill_bits if at == count else 0}"),

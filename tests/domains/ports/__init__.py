@@ -1,0 +1,1 @@
+"""Tests of the ports sector: lines, decoding, oracle, the vessel endpoint."""
