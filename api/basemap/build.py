@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -24,6 +24,8 @@ CLOSE_UP = (137.9, 34.4, 139.3, 35.5)
 # Tolerances of thinning, in degrees (0.0005 is about 50 m).
 TOLERANCE_JAPAN = 0.0005
 TOLERANCE_WORLD = 0.03
+TOLERANCE_CLOSE_UP = 0.0004
+SMOOTHING_ROUNDS = 2
 AREA_KM2_MIN_JAPAN = 0.03
 AREA_KM2_MIN_WORLD = 300.0
 RIVER_POINTS_MIN = 40
@@ -31,6 +33,9 @@ POPULATION_MIN_WORLD = 1_500_000
 LEVELS = {1: "land", 2: "lake", 3: "land", 4: "lake", 5: "land", 6: "land"}
 JIS_LEVEL_2 = 0x98
 KANJI_COUNTRIES = frozenset({"JP", "CN", "TW", "HK"})
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 Points = NDArray[np.float32]
 
@@ -78,7 +83,7 @@ def in_japan(shape: Shape) -> bool:
 
 
 def thin(points: Points, tolerance: float) -> Points:
-    """Douglas-Peucker outside the close-up, every point inside it; ends and joints stay put."""
+    """Douglas-Peucker outside the close-up, rounded inside it; ends and joints stay put."""
     from shapely.geometry import LineString
 
     west, south, east, north = CLOSE_UP
@@ -90,8 +95,20 @@ def thin(points: Points, tolerance: float) -> Points:
         run = points[start : min(stop + 1, len(points))]
         if not inside[start] and len(run) > 2:  # noqa: PLR2004
             run = np.asarray(LineString(run).simplify(tolerance, preserve_topology=False).coords)
+        elif len(run) > 2:  # noqa: PLR2004
+            run = smooth(LineString(run).simplify(TOLERANCE_CLOSE_UP, preserve_topology=False))
         kept.append(run)
     return np.concatenate(kept).astype(np.float32)
+
+
+def smooth(line: "BaseGeometry") -> Points:
+    """Chaikin's corner cutting, ends kept: the packed coast is stepped along a digitiser's grid."""
+    points = np.asarray(line.coords)
+    for _ in range(SMOOTHING_ROUNDS):
+        near, far = points[:-1] * 0.75 + points[1:] * 0.25, points[:-1] * 0.25 + points[1:] * 0.75
+        cut = np.stack([near, far], axis=1).reshape(-1, 2)
+        points = np.concatenate([points[:1], cut[1:-1], points[-1:]])
+    return points.astype(np.float32)
 
 
 def rounded(points: Points, decimals: int) -> list[list[float]]:

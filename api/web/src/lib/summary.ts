@@ -7,6 +7,9 @@ import { words } from "./words.svelte";
 const KNOTS_PER_METRE_PER_SECOND = 1.943844;
 const MOVING_METRES_PER_SECOND = 0.3;
 const SUMMARY_VALUES_MAX = 2;
+const DOCUMENT_PARTS_MAX = 6;
+// 2000-01-01
+const MOMENT_SECONDS_MIN = 946_684_800;
 
 export function propertyTitle(properties: Property[], name: string): string {
   const [base, instance] = name.split("/");
@@ -17,16 +20,29 @@ export function propertyTitle(properties: Property[], name: string): string {
 
 export function valueText(result: Result, unit: string | null | undefined): string {
   if (result === null) return "–";
+  // Some series hold a moment itself: seconds since 1970, which nobody reads as a number.
+  if (typeof result === "number" && unit === "s" && result > MOMENT_SECONDS_MIN) return words.time(result * 1_000);
   if (typeof result === "number") return words.quantity(result, unit);
   if (typeof result === "string") return words.state(result);
   if (isPosition(result)) {
     if (result.speed === null || !(result.speed > MOVING_METRES_PER_SECOND)) return words.t("position.still");
     return words.t("position.moving", {
-      speed: words.number(Math.round(result.speed * KNOTS_PER_METRE_PER_SECOND * 10) / 10),
+      speed: words.tenth(result.speed * KNOTS_PER_METRE_PER_SECOND),
       course: result.course === null ? "–" : `${Math.round(result.course)}°`,
     });
   }
-  return JSON.stringify(result);
+  return documentText(result);
+}
+
+/** A document's plain values in a row; whatever is nested stays in the API. */
+function documentText(value: unknown): string {
+  if (typeof value !== "object" || value === null) return String(value);
+  const plain = Object.values(value).filter((part) => ["string", "number", "boolean"].includes(typeof part));
+  return plain.slice(0, DOCUMENT_PARTS_MAX).join(" · ") || "…";
+}
+
+export function isMoment(result: Result, unit: string | null | undefined): boolean {
+  return typeof result === "number" && unit === "s" && result > MOMENT_SECONDS_MIN;
 }
 
 export function lampsOf(thing: CityThing): Lamp[] {

@@ -21,6 +21,7 @@ class Words {
   private relative = $derived(new Intl.RelativeTimeFormat(this.locale, { numeric: "always", style: "short" }));
   private plain = $derived(new Intl.NumberFormat(this.locale, { maximumSignificantDigits: 4 }));
   private whole = $derived(new Intl.NumberFormat(this.locale, { maximumFractionDigits: 0 }));
+  private tenths = $derived(new Intl.NumberFormat(this.locale, { minimumFractionDigits: 1, maximumFractionDigits: 1 }));
   private clock = $derived(
     new Intl.DateTimeFormat(this.locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" }),
   );
@@ -55,9 +56,13 @@ class Words {
     return this.whole.format(value);
   }
 
+  tenth(value: number): string {
+    return this.tenths.format(value);
+  }
+
   quantity(value: number, unit: string | null | undefined): string {
     const written = humanUnit(unit);
-    return written ? `${this.number(value)}${written === "%" || written === "°" ? "" : "\u202f"}${written}` : this.number(value);
+    return written ? `${this.number(value)}${written === "%" || written === "°" ? "" : "\u00a0"}${written}` : this.number(value);
   }
 
   time(milliseconds: number): string {

@@ -3,7 +3,7 @@ import type { Map as MapLibreMap } from "maplibre-gl";
 
 // Degrees; below one degree in whole minutes.
 const STEPS = [30, 20, 10, 5, 2, 1, 0.5, 1 / 3, 1 / 6, 1 / 12, 1 / 30, 1 / 60, 1 / 120];
-const LINES_GOAL = 5;
+const PIXELS_BETWEEN_LINES = 130;
 
 function label(degrees: number, positive: string, negative: string, fine: boolean): string {
   const total = Math.round(Math.abs(degrees) * 3600);
@@ -17,8 +17,8 @@ export function graticule(map: MapLibreMap): GeoJSON.FeatureCollection {
   const bounds = map.getBounds();
   const [west, east] = [bounds.getWest(), bounds.getEast()];
   const [south, north] = [Math.max(bounds.getSouth(), -84), Math.min(bounds.getNorth(), 84)];
-  const span = Math.min(east - west, (north - south) * 1.3);
-  const step = STEPS.find((candidate) => span / candidate >= LINES_GOAL) ?? STEPS.at(-1) ?? 1;
+  const pixels = map.getContainer().clientWidth / (east - west);
+  const step = STEPS.findLast((candidate) => candidate * pixels >= PIXELS_BETWEEN_LINES) ?? STEPS[0] ?? 30;
   const fine = step < 1;
   const features: GeoJSON.Feature[] = [];
   const line = (coordinates: [number, number][]): void => {
