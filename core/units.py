@@ -69,7 +69,7 @@ def conversion(source: str, target: str) -> tuple[float, float]:
         if not is_ucum(unit):
             raise invalid("unit", f"{unit!r} is not a UCUM unit")
     plain_source, plain_target = _without_annotations(source), _without_annotations(target)
-    if source == target or (plain_source == plain_target and "B" not in plain_source):
+    if plain_source == plain_target:
         return (1.0, 0.0)
     line = _line(plain_source, plain_target)
     if line is None:

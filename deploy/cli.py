@@ -116,12 +116,14 @@ def serve(
 
     from api.app import create_app
     from deploy import local
+    from ingest import http as ingest_http
 
+    _log_to_stderr()
     settings = Settings.from_environment()
     host, port = local.resolve_address(http or settings.http, "--http")
     local.check_free((host, port), "--http")
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, [ingest_http.router(settings)]),
         host=host,
         port=port,
         log_level="warning",
@@ -148,7 +150,18 @@ def ingest_kafka() -> None:
 
 
 def _run_ingestor(run: Any) -> None:
-    run(Settings.from_environment())
+    """`ready` on standard output once messages are taken: `chimata up` waits for it."""
+    _log_to_stderr()
+    run(Settings.from_environment(), lambda: say("ready"))
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+    for chatty in ("httpx", "kafka", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @gateway_app.command("replay")

@@ -14,6 +14,8 @@ BEGIN
       EXECUTE format('GRANT %I TO CURRENT_USER', role_name);
     END IF;
   END LOOP;
+  -- The ingestor stages late rows in a temporary table.
+  EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO chimata_ingest', current_database());
 END $$;
 
 CREATE SCHEMA personal;
