@@ -32,6 +32,7 @@ from deploy import broker, child, postgres, supervise
 
 READY_SECONDS_MAX = 120.0
 TICK_SECONDS = 0.1
+ROOT = Path(__file__).parents[1]
 PORT_MAX = 65535
 
 Report = Callable[[str], None]
@@ -195,7 +196,7 @@ class City:
             "CHIMATA_DATA": str(self._data),
             "CHIMATA_HTTP": _joined(*self._http),
             # The children stand in DATA/run: an uninstalled tree is found from anywhere.
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
             # Decoders and COPY gain nothing from a pool of threads each, and memory is counted.
             "OPENBLAS_NUM_THREADS": "1",
