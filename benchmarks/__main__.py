@@ -1,0 +1,78 @@
+"""`python -m benchmarks [ONLY]`: measures, prints a table, records benchmarks/results/NAME.json."""
+
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import result
+from benchmarks.result import Result
+
+HERE = Path(__file__).parent
+SUPPORT = frozenset({"result", "stack"})
+
+console = Console()
+
+
+def names() -> list[str]:
+    """Every benchmark: the modules of this folder that are not support; no registry."""
+    found = (path.stem for path in HERE.glob("*.py") if not path.stem.startswith("_"))
+    return sorted(set(found) - SUPPORT)
+
+
+def measure(name: str) -> list[Result]:
+    """The results of one benchmark; its run() returns one or several."""
+    with console.status(f"measuring {name}"):
+        returned = import_module(f"benchmarks.{name}").run()
+    return [returned] if isinstance(returned, Result) else list(returned)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands apart."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def row(one: Result) -> list[str]:
+    """One line of the table, with the recorded value that it takes the place of."""
+    recorded = result.before(one.name)
+    was = number(recorded["value"]) if recorded else ""
+    spread = " to ".join(number(v) for v in one.spread) if one.spread else ""
+    ratio = f"{number(one.ratio)} × {one.ratio_to}" if one.ratio is not None else ""
+    verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[one.met]
+    goal = f"{one.goal} {verdict}" if one.goal else ""
+    return [one.name, f"{number(one.value)} {one.unit}", spread, was, ratio, goal]
+
+
+def main(arguments: list[str]) -> int:
+    """0 when everything was measured, whether or not its goal is met; 1 when something failed."""
+    wanted = arguments or names()
+    unknown = sorted(set(wanted) - set(names()))
+    if unknown:
+        console.print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(names())}")
+        return 2
+    table = Table("benchmark", "value", "spread", "before", "ratio", "goal")
+    failed = []
+    for name in wanted:
+        on = result.machine()
+        try:
+            measured = measure(name)
+        except Exception:  # noqa: BLE001 - one that fails must not lose the results of the others
+            console.print(traceback.format_exc(), markup=False)
+            failed.append(name)
+            continue
+        for one in measured:
+            table.add_row(*row(one))
+            result.write(one, on)
+    console.print(table)
+    if failed:
+        console.print(f"[red]not measured:[/] {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""Memory of everything that an idle `chimata up` runs, shared pages counted once (PSS)."""
+
+import time
+
+import psutil
+
+from benchmarks import stack
+from benchmarks.result import Goal, Result, of_runs
+
+SETTLE_SECONDS = 20.0
+SAMPLES = 5
+BYTES_MB = 1_000_000
+
+
+def pss_megabytes(pid: int) -> float:
+    """PSS of a process and all its descendants, in MB."""
+    parent = psutil.Process(pid)
+    everything = [parent, *parent.children(recursive=True)]
+    return sum(process.memory_full_info().pss for process in everything) / BYTES_MB
+
+
+def parts(pid: int) -> str:
+    """The same by program, largest first: where to look when it grows."""
+    by_name: dict[str, float] = {}
+    parent = psutil.Process(pid)
+    for process in (parent, *parent.children(recursive=True)):
+        words = process.cmdline()
+        name = process.name()
+        if name.startswith(("python", "chimata")):
+            name = " ".join(w for w in words[2:6] if not w.startswith("-")) or name
+        by_name[name] = by_name.get(name, 0.0) + process.memory_full_info().pss / BYTES_MB
+    ordered = sorted(by_name.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {size:.0f}" for name, size in ordered)
+
+
+def run() -> Result:
+    """Start, leave it alone, and look several times."""
+    with stack.platform() as city:
+        time.sleep(SETTLE_SECONDS)
+        samples = []
+        for _ in range(SAMPLES):
+            samples.append(pss_megabytes(city.process.pid))
+            time.sleep(1.0)
+        note = parts(city.process.pid)
+    goal = Goal("value", maximum=500)
+    return of_runs("idle_memory", "MB", samples, goal=goal, note=note)
