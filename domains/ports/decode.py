@@ -1,6 +1,5 @@
 """AIS lines and MarineCadastre rows -> observations; pure, and never raises on bad input."""
 
-import csv
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -400,8 +399,8 @@ class _BadField(ValueError):
 
 
 def _decode_csv(builder: ObservationsBuilder, payload: bytes, context: Context) -> None:
-    """Rows are lines: a quote that is never closed spoils its own row and no other."""
-    lines = [line for line in payload.split(b"\n") if line.strip()]
+    """A row is all or nothing; a bad one spoils no other."""
+    lines = wire.csv_rows(payload)
     if not lines:
         return
     header, rows = lines[0], lines[1:]
@@ -430,22 +429,19 @@ def _columns_of(header: bytes) -> tuple[list[str], str]:
 
 
 def _row_of(columns: list[str], line: bytes) -> dict[str, str]:
-    """The fields of one line by our names of the columns."""
+    """The cells of one row by our names of the columns."""
     values = _split(line)
     if len(values) != len(columns):
         raise _BadField(f"row: {len(values)} fields, the header has {len(columns)}")
     return dict(zip(columns, values, strict=True))
 
 
-def _split(line: bytes) -> list[str]:
-    """The fields of one line; _BadField for what is no text, or no CSV."""
-    if b"\0" in line:
-        raise _BadField("row: it holds a NUL byte")
-    text = line.decode("utf-8-sig", "replace").rstrip("\r")
+def _split(row: bytes) -> list[str]:
+    """The cells of one row; _BadField for what is no text, or no CSV."""
     try:
-        return next(csv.reader([text]), [])
-    except csv.Error as error:
-        raise _BadField(f"row: {error}") from None
+        return wire.csv_cells(row)
+    except wire.Undecodable as error:
+        raise _BadField(f"row: {error}") from error
 
 
 def _plain_name(name: str) -> str:

@@ -1,10 +1,12 @@
-"""AIS as NMEA 0183 lines, both ways: tag blocks, time stamps, multipart, six-bit payloads.
+"""AIS as NMEA 0183 lines, both ways: tag blocks, times, multipart, six-bit payloads; CSV rows.
 
 Sources: NMEA 0183 / IEC 61162-1 (!--VDM, !--VDO), IEC 61162-450 (tag blocks), ITU-R M.1371-5
 annex 8 (messages 1 to 27; 28 is of M.1371-6). Bits to fields is pyais; the line around them is
 ours, because a bad line has to become a rejection with a reason, not an exception or a silent gap.
 """
 
+import csv
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -436,6 +438,47 @@ def _plain(value: Any) -> Any:
 def text_of(text: str | None) -> str:
     """A six-bit text as M.1371 means it: it ends at the first @, blanks around it are padding."""
     return (text or "").partition("@")[0].strip()
+
+
+# ------------------------------------------------------------------------------
+# CSV (RFC 4180)
+
+ROW_LINES_MAX = 64
+
+
+def csv_rows(payload: bytes) -> list[bytes]:
+    """The rows of a CSV text, header first, without blank ones.
+
+    A quoted cell may span lines. A quote that stays open for more than 64 lines, or to the end, is
+    taken for a stray one, so that it spoils its own line and not all that follow.
+    """
+    rows: list[bytes] = []
+    pending: list[bytes] = []
+    quotes = 0
+    for line in payload.split(b"\n"):
+        if not pending and not line.strip():
+            continue
+        pending.append(line)
+        quotes += line.count(b'"')
+        if quotes % 2 == 0:
+            rows.append(b"\n".join(pending))
+        elif len(pending) > ROW_LINES_MAX:
+            rows += pending
+        else:
+            continue
+        pending, quotes = [], 0
+    return [*rows, *(line for line in pending if line.strip())]
+
+
+def csv_cells(row: bytes) -> list[str]:
+    """The cells of one row; Undecodable for a NUL byte and for what the csv module refuses."""
+    if b"\0" in row:
+        raise Undecodable("it holds a NUL byte")
+    text = row.decode("utf-8-sig", "replace").rstrip("\r")
+    try:
+        return next(csv.reader(io.StringIO(text, newline="")), [])
+    except csv.Error as error:
+        raise Undecodable(str(error)) from error
 
 
 # ------------------------------------------------------------------------------

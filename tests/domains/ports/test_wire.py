@@ -292,3 +292,16 @@ def test_undefined_types_are_undecodable(kind: int) -> None:
     armour = bytes([kind + 48 if kind < 40 else kind + 56])
     with pytest.raises(wire.Undecodable, match=f"{kind} is not defined"):
         wire.decode_bits(armour + b"0" * 27, 0)
+
+
+def test_csv_rows_may_span_lines() -> None:
+    """As the gateway's reader counts them: a message is a row, not a line."""
+    rows = wire.csv_rows(b'a,b\n1,"x\n\ny"\r\n\n2,z\n')
+    assert rows == [b"a,b", b'1,"x\n\ny"\r', b"2,z"]
+    assert [wire.csv_cells(row) for row in rows[1:]] == [["1", "x\n\ny"], ["2", "z"]]
+
+
+@pytest.mark.parametrize("after", [3, 200])
+def test_a_stray_quote_spoils_one_line(after: int) -> None:
+    rows = wire.csv_rows(b'a\n"1\n' + b"2\n" * after)
+    assert rows == [b"a", b'"1', *[b"2"] * after]
