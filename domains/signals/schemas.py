@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from domains.signals.wire import PHASE_STATES
 
-EXAMPLE = {
+EXAMPLE: dict[str, JsonValue] = {
     "intersection": "8804",
     "as_of": "2026-01-01T00:00:00.700000Z",
     "valid_until": "2026-01-01T00:00:02.500000Z",
