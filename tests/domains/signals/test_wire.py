@@ -21,7 +21,9 @@ groups = st.lists(
     max_size=12,
     unique_by=lambda group: group[0],
 )
-moments = st.integers(parse_iso("2020-01-01T00:00:00Z") // 1000, NOON // 1000).map(lambda t: t * 1000)
+moments = st.integers(parse_iso("2020-01-01T00:00:00Z") // 1000, NOON // 1000).map(
+    lambda t: t * 1000
+)
 
 
 def hex_of(path: Path) -> bytes:
