@@ -397,12 +397,17 @@ BITS_MIN = {
     24: 160, 25: 40, 26: 40, 27: 95, 28: 101,
 }  # fmt: skip
 
+# Message 24 part A ends at 160 bits, part B's dimensions at 162 (tables 76, 77).
+_STATIC_REPORT, _PART_B, _PART_B_BITS_MIN = 24, 1, 162
+
 
 def decode_bits(payload: bytes, fill_bits: int) -> Any:
     """The fields of one message as pyais's object of that type; Undecodable says what is wrong."""
     bits = bit_vector(payload, fill_bits)
     kind = bits.get(0, 6)
     least = BITS_MIN.get(kind)
+    if kind == _STATIC_REPORT and bits.get(38, 2) == _PART_B:
+        least = _PART_B_BITS_MIN
     if least is None:
         raise Undecodable(f"message type: {kind} is not defined by ITU-R M.1371")
     if len(bits) < least:

@@ -253,6 +253,32 @@ def test_newer_column_names() -> None:
     assert decoded.positions.longitude.tolist() == [139.8]
 
 
+@given(
+    order=st.permutations([0, 0, 1, 1, 2, 2, 3, 3]),
+    lost=st.sets(st.integers(0, 7), max_size=4),
+    tagged=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_interleaved_and_lost_parts(order: list[int], lost: set[int], *, tagged: bool) -> None:
+    """However four messages are woven together: whole ones decode, every other part is refused."""
+    reports = [
+        wire.static_report(431_000_000 + n, f"SHIP {n}", moment_us=MOMENT, sequence=n)
+        for n in range(4)
+    ]
+    waiting = [list(enumerate(lines)) for lines in reports]
+    sent: list[tuple[int, str]] = []
+    for place, number in enumerate(order):
+        _, line = waiting[number].pop(0)
+        if place not in lost:
+            sent.append((number, line if tagged else line.rpartition("\\")[2]))
+    numbers = [number for number, _ in sent]
+    whole = {f"43100000{n}" for n in range(4) if numbers.count(n) == 2}
+    decoded = nmea(report(), *(line for _, line in sent))
+    assert {update.thing for update in decoded.things} == whole
+    assert len(decoded.rejected) == len(sent) - 2 * len(whole)
+    assert set(reasons(decoded)) <= {"incomplete-multipart"}
+
+
 def check_account(decoded: Decoded) -> None:
     """What must hold of any bytes: declared properties, bounded counts, storable times."""
     declared = set(SECTOR.by_name)

@@ -305,3 +305,12 @@ def test_csv_rows_may_span_lines() -> None:
 def test_a_stray_quote_spoils_one_line(after: int) -> None:
     rows = wire.csv_rows(b'a\n"1\n' + b"2\n" * after)
     assert rows == [b"a", b'"1', *[b"2"] * after]
+
+
+def test_part_b_of_message_24_needs_more_bits_than_part_a() -> None:
+    """160 bits would cut the last dimension in half and still give a number."""
+    part_a, part_b = b"H" + b"0" * 25, b"H000004" + b"0" * 19
+    assert wire.decode_bits(part_a + b"0", 2).partno == 0
+    with pytest.raises(wire.Undecodable, match="type 24 needs 162"):
+        wire.decode_bits(part_b + b"0", 2)
+    assert wire.decode_bits(part_b + b"0", 0).partno == 1
