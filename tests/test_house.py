@@ -47,7 +47,11 @@ def tracked() -> list[Path]:
 
 
 FILES = tracked()
-PYTHON = [path for path in FILES if path.suffix == ".py"]
+PYTHON = [
+    path for path in FILES
+    # An empty __init__.py says all there is to say of a folder of tests.
+    if path.suffix == ".py" and not (path.name == "__init__.py" and not path.stat().st_size)
+]  # fmt: skip
 SHIPPED = [path for path in PYTHON if path.relative_to(ROOT).parts[0] in PACKAGES]
 
 

@@ -57,6 +57,7 @@ def test_it_passes_what_every_sector_passes(copy: Path) -> None:
     """Files, examples, units, README: the same test as for the others."""
     told = run(copy, sys.executable, "-m", "pytest", "-q", "-k", "water", "tests/domains")
     assert " passed" in told
+    assert "skipped" not in told
 
 
 def test_it_passes_the_checks(copy: Path) -> None:

@@ -7,7 +7,7 @@ STATES = ("normal", "warning", "alarm")
 
 SECTOR = Sector(
     name="newsector",
-    title_ja="newsector",
+    title_ja="新しい分野",
     title_en="Newsector",
     # Shared needs a contract. Open is a decision that someone takes and writes into the README.
     data_class=DataClass.SHARED,
