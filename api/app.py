@@ -138,7 +138,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         if "422" in operation["responses"]:
             operation["responses"]["422"] = invalid
         for parameter in operation.get("parameters", ()):
-            if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:
-                parameter["schema"]["maximum"] = app.state.settings.page_rows_max
+            if parameter["name"] == "limit":
+                most = app.state.settings.page_rows_max
+                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": most}
     app.openapi_schema = described
     return described

@@ -36,7 +36,7 @@ ThingId = Annotated[
         pattern=NO_CONTROL,
     ),
 ]
-Limit = Annotated[int, Query(ge=1, description="how many at most")]
+Limit = Annotated[int | None, Query(ge=1, description="how many at most")]
 After = Annotated[
     str | None,
     Query(description="opaque: taken from `next`", max_length=CURSOR_CHARACTERS_MAX),
@@ -67,8 +67,11 @@ async def known_sector(sector: SectorName) -> Sector:
 KnownSector = Annotated[Sector, Depends(known_sector)]
 
 
-def checked_limit(limit: int, rows_max: int) -> int:
-    """The limit itself; CityError `invalid` over what this server allows."""
+def page_size(limit: int | None, default: int, request: Request) -> int:
+    """How many rows a page has; CityError `invalid` for more than this server allows."""
+    rows_max: int = request.app.state.settings.page_rows_max
+    if limit is None:
+        return min(default, rows_max)
     if limit > rows_max:
         raise invalid("limit", f"at most {rows_max}")
     return limit

@@ -11,10 +11,10 @@ from api.fields import (
     KnownSector,
     Limit,
     ThingId,
-    checked_limit,
     format_interval,
     next_url,
     open_cursor,
+    page_size,
     parse_interval,
     parse_moment,
 )
@@ -30,6 +30,7 @@ from core.sensorthings import ResultKind
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9999, 12, 31, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+OBSERVATIONS_DEFAULT = 1000
 EARLIEST, NEVER = "-infinity", "infinity"
 Page = tuple[list[Row], str | None]
 
@@ -80,12 +81,12 @@ def read_observations(
     observed_property: PropertyName,
     lower: From = None,
     upper: To = None,
-    limit: Limit = 1000,
+    limit: Limit = None,
     interval: Interval = None,
     after: After = None,
 ) -> Response:
     """A page of one property's history in [from, to), oldest first."""
-    size = checked_limit(limit, request.app.state.settings.page_rows_max)
+    size = page_size(limit, OBSERVATIONS_DEFAULT, request)
     span = Span(parse_moment("from", lower, EARLIEST), parse_moment("to", upper, NEVER))
     step = parse_interval(interval) if interval else None
     since = parse_moment("after", open_cursor(after), EARLIEST)

@@ -14,9 +14,9 @@ from api.fields import (
     Limit,
     Near,
     ThingId,
-    checked_limit,
     next_url,
     open_cursor,
+    page_size,
     parse_area,
 )
 from api.problems import documented
@@ -27,6 +27,8 @@ from core.sector import Sector
 
 GEOJSON = "application/geo+json"
 SEARCH_CHARACTERS_MAX = 100
+THINGS_DEFAULT = 100
+LATEST_DEFAULT = 1000
 ERRORS = documented("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 
 router = APIRouter(responses=ERRORS)
@@ -45,12 +47,12 @@ Search = Annotated[
 def read_things(
     request: Request,
     sector: KnownSector,
-    limit: Limit = 100,
+    limit: Limit = None,
     after: After = None,
     q: Search = None,
 ) -> Response:
     """A page of the sector's Things, by id."""
-    size = checked_limit(limit, request.app.state.settings.page_rows_max)
+    size = page_size(limit, THINGS_DEFAULT, request)
     with door.reading(request, sector) as connection:
         rows = queries.select_things(connection, size + 1, open_cursor(after), q)
     more = rows[size - 1]["key"] if len(rows) > size else None
@@ -81,11 +83,11 @@ def read_latest(
     sector: KnownSector,
     bbox: Bbox = None,
     near: Near = None,
-    limit: Limit = 1000,
+    limit: Limit = None,
     after: After = None,
 ) -> Response:
     """Current state as GeoJSON, in a box or within a distance: never cached."""
-    size = checked_limit(limit, request.app.state.settings.page_rows_max)
+    size = page_size(limit, LATEST_DEFAULT, request)
     area = parse_area(bbox, near)
     with door.reading(request, sector) as connection:
         rows = queries.select_latest(connection, size + 1, open_cursor(after), area)

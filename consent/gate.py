@@ -23,7 +23,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequest
 
 from consent import audit
 from consent.decide import classes_of, decide, handled_by_class
-from core.errors import CityError
+from core.errors import CityError, invalid
 from core.sector import Sector
 from core.settings import Settings
 from core.storage.pool import DatabaseRole, role_pool
@@ -94,6 +94,7 @@ class PermittedConnection:
             raise ValueError("a query must filter `data_class = ANY(%(classes)s)`")
         if taken := BOUND & given.keys():
             raise ValueError(f"bound by the gate alone: {sorted(taken)}")
+        _check_texts(given)
         given.update(
             classes=list(self.classes), sector=self.sector, default_class=self.default_class
         )
@@ -207,6 +208,21 @@ class Gate:
         with _connected(self._gate, read_only=False) as connection:
             audit.record(connection, entry)
         raise CityError("forbidden", "personal data leaves only with the consent of its subject")
+
+
+def _check_texts(params: Mapping[str, Any]) -> None:
+    """CityError `invalid` for a text that no PostgreSQL text can be: the caller sent it."""
+    for name, value in params.items():
+        if isinstance(value, str) and ("\x00" in value or not _is_unicode(value)):
+            raise invalid(name, "holds a character that no stored text has")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _account(connection: Connection[tuple[Any, ...]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,7 +13,7 @@ from consent import queries
 from consent.gate import Gate, PermittedConnection
 from core.errors import CityError
 from core.sector import Sector
-from core.sensorthings import DataClass
+from core.sensorthings import DataClass, ResultKind
 from core.settings import Settings
 from core.tokens import ANONYMOUS, SCOPES, Principal, Role
 from tests.api.city import START, City
@@ -93,7 +94,7 @@ def test_other_classes_leave_by_no_query(
         area = queries.Area(((138.0, 34.0, 140.0, 36.0),))
         assert queries.select_latest(connection, 10, "", area) == []
         assert queries.select_datastream(connection, "t", "heart-rate") is None
-        known = queries.Datastream(stream, queries.ResultKind.NUMBER, "1", None)
+        known = queries.Datastream(stream, ResultKind.NUMBER, "1", None)
         everything = queries.Span("-infinity", "infinity")
         assert queries.select_observations(connection, known, everything, 10) == []
         assert queries.first_time(connection, known, everything) is None
@@ -173,6 +174,13 @@ def test_a_query_without_the_filter_does_not_run(gate: Gate) -> None:
         for bound in ("classes", "sector", "default_class"):
             with pytest.raises(ValueError, match=bound):
                 connection.fetch("SELECT %(classes)s", {bound: ["personal"]})
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+def test_a_text_that_cannot_be_stored_is_the_callers_fault(gate: Gate, text: str) -> None:
+    with pytest.raises(CityError) as caught, gate.reading(ANONYMOUS, OPEN) as connection:
+        queries.select_thing(connection, text)
+    assert caught.value.slug == "invalid"
 
 
 def test_only_the_gate_makes_connections_and_none_can_be_widened(gate: Gate) -> None:
@@ -286,9 +294,10 @@ def test_every_query_constant_filters_by_class(root: Path) -> None:
     """Every statement that returns rows filters by data class, in the sectors and here."""
     paths = [*root.glob("domains/*/queries.py"), root / "consent" / "queries.py"]
     for path in paths:
-        names = {"__builtins__": __builtins__}
+        names: dict[str, Any] = {}
         tree = ast.parse(path.read_text("utf-8"))
-        wanted = [n for n in tree.body if isinstance(n, ast.Assign | ast.Import | ast.ImportFrom)]
+        kinds = (ast.Assign, ast.Import, ast.ImportFrom)
+        wanted: list[ast.stmt] = [node for node in tree.body if isinstance(node, kinds)]
         exec(compile(ast.Module(wanted, []), str(path), "exec"), names)  # the constants alone
         for name, value in names.items():
             if not name.startswith(("SELECT_", "COUNT_")):
