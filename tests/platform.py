@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +46,13 @@ class Platform:
 
 
 @contextmanager
-def running(data: Path, *arguments: str) -> Iterator[Platform]:
-    """`chimata up` on free ports until the block ends; fails with its output if it never serves."""
+def running(
+    data: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Platform]:
+    """`chimata up` on free ports until the block ends; fails with its output if it never serves.
+
+    `environment` is added to the tests' own.
+    """
     http, mqtt = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [str(CHIMATA), "up", "--data", str(data), "--http", http, "--mqtt", mqtt, *arguments]
     data.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +60,7 @@ def running(data: Path, *arguments: str) -> Iterator[Platform]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "200"},
+            env={**os.environ, "TERM": "dumb", "COLUMNS": "200", **(environment or {})},
         )  # fmt: skip
     platform = Platform(f"http://{http}", f"mqtt://{mqtt}", data, process, log)
     try:

@@ -4,15 +4,20 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from core.errors import CityError
 from deploy import new_sector
-from tests.test_house import FILES, ROOT
+from tests.conftest import ROOT
+from tests.platform import running
+from tests.test_house import FILES
 
 BIN = Path(sys.executable).parent
+LATEST_SECONDS_MAX = 10.0
 
 
 def run(folder: Path, *command: str) -> str:
@@ -66,6 +71,29 @@ def test_it_passes_the_checks(copy: Path) -> None:
     run(copy, str(BIN / "ruff"), "check", "domains/water")
     run(copy, str(BIN / "lint-imports"), "--no-cache")
     run(copy, str(BIN / "mypy"), "-p", "domains.water")
+
+
+def test_it_works_from_the_gateway_to_its_own_words(copy: Path, tmp_path: Path) -> None:
+    """The platform of the copy takes the example, accounts for it and answers from it."""
+    example = (copy / "domains/water/examples/readings.csv").read_bytes()
+    environment = {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    with running(tmp_path / "data", environment=environment) as city:
+        sender = {"Authorization": f"Bearer {city.token('gateway', '--gateway', 'well')}"}
+        reader = {"Authorization": f"Bearer {city.token('operator', '--subject', 'tests')}"}
+        sent = httpx.post(f"{city.url}/v1/ingest/water/csv", content=example, headers=sender)
+        assert sent.status_code == 200, sent.text
+        (batch,) = sent.json()["batches"]
+        assert (batch["received"], batch["stored"], batch["rejected"]) == (8, 5, 3)
+        assert httpx.get(f"{city.url}/v1/water/states").status_code == 401
+        deadline = time.monotonic() + LATEST_SECONDS_MAX
+        while True:
+            answer = httpx.get(f"{city.url}/v1/water/states", headers=reader)
+            assert answer.status_code == 200, answer.text
+            if answer.json()["stations"] or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        states = {each["station"]: each["state"] for each in answer.json()["stations"]}
+        assert states == {"station-1": "warning", "station-2": "normal"}
 
 
 @pytest.mark.parametrize(
