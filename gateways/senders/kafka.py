@@ -22,6 +22,7 @@ from gateways.receipts import Receipt
 RECEIPTS_TOPIC = "chimata.receipts"
 REQUEST_BYTES_MAX = 9 * 1024 * 1024
 LINGER_MS = 5
+METADATA_MS_MAX = 10_000
 POLL_RECORDS_MAX = 1_000
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.5, 5.0
 PROTOCOLS = {
@@ -152,15 +153,20 @@ class KafkaSender:
     def _connect(self) -> None:
         """The receipts' consumer first, at the end of its topic: no receipt may be missed."""
         common = {"bootstrap_servers": list(self.target.servers), **self.target.options}
-        self._consumer = KafkaConsumer(**common, group_id=None, enable_auto_commit=False)
-        numbers = self._consumer.partitions_for_topic(RECEIPTS_TOPIC)
+        self._producer = KafkaProducer(
+            **common,
+            acks="all",
+            linger_ms=LINGER_MS,
+            max_request_size=REQUEST_BYTES_MAX,
+            max_block_ms=METADATA_MS_MAX,
+        )
+        # Asked by the producer, since its metadata request also makes the topic where that is on.
+        numbers = self._producer.partitions_for(RECEIPTS_TOPIC)
         if not numbers:
-            raise KafkaError(f"there is no topic {RECEIPTS_TOPIC} yet: is the ingestor running?")
+            raise KafkaError(f"there is no topic {RECEIPTS_TOPIC}")
+        self._consumer = KafkaConsumer(**common, group_id=None, enable_auto_commit=False)
         partitions = [TopicPartition(RECEIPTS_TOPIC, number) for number in sorted(numbers)]
         self._consumer.assign(partitions)
         self._consumer.seek_to_end(*partitions)
         for partition in partitions:
             self._consumer.position(partition)
-        self._producer = KafkaProducer(
-            **common, acks="all", linger_ms=LINGER_MS, max_request_size=REQUEST_BYTES_MAX
-        )
