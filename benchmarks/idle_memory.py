@@ -27,7 +27,8 @@ def parts(pid: int) -> str:
         words = process.cmdline()
         name = process.name()
         if name.startswith(("python", "chimata")):
-            name = " ".join(w for w in words[2:6] if not w.startswith("-")) or name
+            said = [word for word in words[1:] if word[0].isalpha()]
+            name = " ".join(said[said.index("deploy.cli") + 1 :] if "deploy.cli" in said else said)
         by_name[name] = by_name.get(name, 0.0) + process.memory_full_info().pss / BYTES_MB
     ordered = sorted(by_name.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {size:.0f}" for name, size in ordered)
