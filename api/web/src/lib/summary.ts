@@ -60,13 +60,14 @@ export function summary(thing: CityThing, properties: Property[]): string {
   const parts: string[] = [];
   for (const property of properties) {
     for (const [name, latest] of thing.latest) {
-      if (name.split("/")[0] !== property.name || typeof latest.result !== "number") continue;
+      if (name.split("/")[0] !== property.name || typeof latest.result !== "number" || isMoment(latest.result, latest.unit)) continue;
       parts.push(valueText(latest.result, latest.unit ?? property.unit));
       break;
     }
     if (parts.length === SUMMARY_VALUES_MAX) break;
   }
   if (parts.length) return parts.join(" · ");
-  const [first] = thing.latest.values();
-  return first ? valueText(first.result, first.unit) : "–";
+  // Documents say nothing in one line: they are for the panel.
+  const state = [...thing.latest.values()].find((latest) => typeof latest.result === "string");
+  return state ? valueText(state.result, state.unit) : "–";
 }

@@ -4,6 +4,7 @@ const HUMAN: Record<string, string> = {
   "%": "%",
   Cel: "°C",
   deg: "°",
+  "deg/min": "°/min",
   "m/s": "m/s",
   "km/h": "km/h",
   "[kn_i]": "kn",

@@ -79,7 +79,9 @@ class Words {
     if (past > -90) return this.relative.format(past, "second");
     if (past > -5_400) return this.relative.format(Math.round(past / 60), "minute");
     if (past > -129_600) return this.relative.format(Math.round(past / 3_600), "hour");
-    return this.relative.format(Math.round(past / 86_400), "day");
+    if (past > -5_184_000) return this.relative.format(Math.round(past / 86_400), "day");
+    if (past > -63_072_000) return this.relative.format(Math.round(past / 2_629_800), "month");
+    return this.relative.format(Math.round(past / 31_557_600), "year");
   }
 }
 
