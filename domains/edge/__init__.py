@@ -1,0 +1,1 @@
+"""Edge: 5G and LTE nodes, their radio and network KPIs, heartbeat and position."""

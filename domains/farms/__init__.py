@@ -1,0 +1,1 @@
+"""Farms: field sensors, weather and the fields themselves."""
