@@ -56,7 +56,8 @@ export function lampsOf(thing: CityThing): Lamp[] {
 /** The first declared properties that hold a number, or the movement of what moves. */
 export function summary(thing: CityThing, properties: Property[]): string {
   const position = thing.latest.get("position");
-  if (position) return valueText(position.result, null);
+  // Only where moving is the point: an edge node's position says little beside its KPIs.
+  if (position && properties[0]?.kind === "position") return valueText(position.result, null);
   const parts: string[] = [];
   for (const property of properties) {
     for (const [name, latest] of thing.latest) {
