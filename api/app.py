@@ -1,6 +1,5 @@
 """The API's application: the gate, the live hub, every sector's routes, the dashboard."""
 
-import asyncio
 import logging
 import signal
 import threading
@@ -21,6 +20,8 @@ from core.settings import Settings
 
 log = logging.getLogger("chimata.api")
 
+ACCOUNT = "/v1/account"
+SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 DESCRIPTION = (
     "Observations of a city: traffic signals, ports, 5G edge nodes, farms. Times are ISO 8601 in "
     "UTC, units are UCUM, positions are WGS 84. Open data need no token; shared data need an "
@@ -101,11 +102,10 @@ def _ending_streams_on_signal(end_streams: Callable[[], None]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = asyncio.get_running_loop()
     before: dict[int, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(end_streams)
+        end_streams()
         before[number](number, frame)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -133,13 +133,20 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     schemas.update(problem.pop("$defs"), Problem=problem)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    invalid = problems.documented("invalid")[422]
-    for operation in (each for path in described["paths"].values() for each in path.values()):
-        if "422" in operation["responses"]:
-            operation["responses"]["422"] = invalid
-        for parameter in operation.get("parameters", ()):
-            if parameter["name"] == "limit":
-                most = app.state.settings.page_rows_max
-                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": most}
+    for path, methods in described["paths"].items():
+        for operation in methods.values():
+            _complete(path, operation, app.state.settings.page_rows_max)
     app.openapi_schema = described
     return described
+
+
+def _complete(path: str, operation: dict[str, Any], page_rows_max: int) -> None:
+    """One operation: its problems, that a token is optional, and how long a page may be."""
+    if "security" in operation:
+        answers = problems.documented(*SIGNED_IN_PROBLEMS)
+        operation["responses"] |= {str(status): each for status, each in answers.items()}
+        if path != ACCOUNT:
+            operation["security"] = [{}, *operation["security"]]
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] == "limit":
+            parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": page_rows_max}

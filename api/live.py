@@ -19,7 +19,6 @@ from fastapi.responses import StreamingResponse
 
 import domains
 from api.fields import Bbox, Box, parse_bbox
-from api.problems import documented
 from consent import door, queries
 from consent.decide import classes_of, handled_by_class
 from consent.gate import Append, Gate
@@ -149,15 +148,24 @@ class Hub:
         self._target: Cursor = {}
         self._wake = asyncio.Event()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.listening = asyncio.Event()
 
     def start(self) -> None:
         """Begin to listen, in the running event loop."""
+        self._loop = asyncio.get_running_loop()
         self._tasks = (asyncio.create_task(self._listen()), asyncio.create_task(self._deliver()))
 
     def end_streams(self) -> None:
-        """Let every open stream end; a server that waits for its connections can then shut down."""
+        """Let every open stream end, and take no more; from any thread.
+
+        A server that waits for its connections to close can then shut down.
+        """
         self._clients_max = 0
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end_streams)
+
+    def _end_streams(self) -> None:
         for subscriber in self._subscribers:
             subscriber.end()
 
@@ -340,7 +348,6 @@ def _parts(rows: Sequence[queries.Row]) -> Iterable[Sequence[queries.Row]]:
                 }
             },
         },
-        **documented("unauthenticated", "forbidden", "not-found", "invalid", "unavailable"),
     },
 )
 async def read_live(

@@ -18,9 +18,7 @@ from api.fields import (
     parse_interval,
     parse_moment,
 )
-from api.problems import documented
 from api.schemas import History
-from api.things import ERRORS
 from consent import door, queries
 from consent.gate import PermittedConnection
 from consent.queries import Datastream, Row, Span
@@ -34,7 +32,7 @@ OBSERVATIONS_DEFAULT = 1000
 EARLIEST, NEVER = "-infinity", "infinity"
 Page = tuple[list[Row], str | None]
 
-router = APIRouter(responses={**ERRORS, **documented("too-large")})
+router = APIRouter()
 
 PropertyName = Annotated[
     str,

@@ -38,7 +38,6 @@ def read_sectors(request: Request) -> Response:
     "/v1/account",
     tags=["platform"],
     response_model=Account,
-    responses=documented("unauthenticated", "forbidden", "unavailable"),
 )
 def read_account(request: Request) -> Response:
     """What was received, by source: scope `read:account`."""

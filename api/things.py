@@ -19,7 +19,6 @@ from api.fields import (
     page_size,
     parse_area,
 )
-from api.problems import documented
 from api.schemas import LatestCollection, Thing, Things
 from consent import door, queries
 from core.errors import CityError
@@ -29,9 +28,8 @@ GEOJSON = "application/geo+json"
 SEARCH_CHARACTERS_MAX = 100
 THINGS_DEFAULT = 100
 LATEST_DEFAULT = 1000
-ERRORS = documented("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 
-router = APIRouter(responses=ERRORS)
+router = APIRouter()
 
 Search = Annotated[
     str | None,

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 import domains
 from api.app import create_app
@@ -50,11 +50,16 @@ class Served:
         )
 
 
-@contextmanager
-def serving(settings: Settings) -> Iterator[Served]:
+def serving(settings: Settings) -> AbstractContextManager[Served]:
     """The API on a free port for the length of a block."""
+    return served_with(settings)
+
+
+@contextmanager
+def served_with(settings: Settings, *extra_routers: APIRouter) -> Iterator[Served]:
+    """The same with more routes, as deploy adds the ingestor's."""
     load_keys(settings.data / "keys", create=True)
-    app = create_app(settings)
+    app = create_app(settings, extra_routers)
     config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=10)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

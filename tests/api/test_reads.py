@@ -60,7 +60,7 @@ def pages(api: Served, path: str, key: str) -> Iterator[list[Any]]:
     """Every page from the first one on, by `next`."""
     following: str | None = path
     for _ in range(100):
-        answer = api.get(following)
+        answer = api.get(str(following))
         assert answer.status_code == 200, answer.text
         body = answer.json()
         yield body[key]

@@ -1,0 +1,74 @@
+"""The API against its own OpenAPI document: generated requests, valid and not (schemathesis)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from tests.api.city import SECOND, START, City, Observed
+from tests.api.conftest import Served
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+]
+LIVE = "/v1/live"  # never ends: tests/api/test_live.py has it
+
+
+@pytest.fixture(scope="module")
+def described(module_served: Served) -> Iterator[OpenApiSchema]:
+    """The schema of a served city that has one of everything."""
+    with psycopg.connect(module_served.database_url, autocommit=True) as connection:
+        city = City(connection)
+        thing = city.thing("ports", "431000001", at=(139.65, 35.45), heard=START)
+        heading = city.datastream(thing, "heading", unit="deg")
+        position = city.datastream(thing, "position", "position")
+        rows: list[Observed] = [(heading, START + i * SECOND, float(i)) for i in range(20)]
+        city.append("ports", [*rows, (position, START, (139.65, 35.45, 1.0, 2.0))])
+    yield schemathesis.openapi.from_url(module_served.url + "/openapi.json")
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_every_operation_keeps_its_word(described: OpenApiSchema, mode: GenerationMode) -> None:
+    """25 requests an operation, valid ones and not: each answer is one that the document allows."""
+    found = list(described.get_all_operations())
+    operations = [each.ok() for each in found if isinstance(each, Ok)]
+    assert len(operations) == len(found)
+    assert len(operations) >= 8
+    for operation in operations:
+        if operation.path == LIVE:
+            continue
+
+        @settings(
+            max_examples=25,
+            deadline=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def keeps_its_word(case: Case[Any]) -> None:
+            case.call_and_validate(checks=CHECKS, timeout=20)
+
+        try:
+            keeps_its_word()
+        except Unsatisfiable:
+            assert mode is GenerationMode.NEGATIVE  # an operation without fields has no bad ones
