@@ -48,7 +48,7 @@ lock: $(INSTALLED) ## Write the lock files again; UPGRADE=1 takes newer versions
 	@$(LOCK) --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 screenshot: setup ## Make docs/screenshot.png again from the running demo
-	@CHIMATA_SCREENSHOT=1 $(PYTHON) -m pytest -q -k screenshot tests
+	@CHIMATA_SCREENSHOT=1 $(PYTHON) -m pytest -q -k screenshot tests/web
 
 clean: ## Remove .venv, the built pages and caches; data/ stays
 	@rm -rf $(VENV) api/web/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -105,6 +105,8 @@ def test_wheel_holds_our_packages_and_no_tests(tmp_path: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
     assert not [n for n in names if "/tests/" in n or "node_modules" in n or "__pycache__" in n]
     assert "core/py.typed" in names
+    if (ROOT / "api/web/dist/index.html").is_file():
+        assert "api/web/dist/index.html" in names
     assert any(n.startswith("core/migrations/") for n in names)
     assert scripts["console_scripts"]["chimata"] == "deploy.cli:main"
 
