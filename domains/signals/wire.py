@@ -348,7 +348,8 @@ def _envelope_end(payload: bytes, start: int, after_frame: int, stop: int) -> in
     """Where the next message may begin: after the signature, if there is one.
 
     Recordings hold envelopes whose signature was cut off and whose length is then too long; from
-    those only the frame is taken.
+    those only the frame is taken. A signature by whole certificates is not walked through: the next
+    signed envelope after it is looked for by its first bytes.
     """
     if stop > len(payload):
         return after_frame
@@ -356,21 +357,43 @@ def _envelope_end(payload: bytes, start: int, after_frame: int, stop: int) -> in
         return stop
     if stop == len(payload) or payload[stop] == _ENVELOPE_VERSION:
         return stop
-    signed = _signed_bytes(payload[start : stop + _FRAME_BYTES_MAX])
-    return start + signed if signed else len(payload)
+    try:
+        return _signature_end(payload, stop, hashed=bool(payload[start + 3] & 0x20))
+    except (IndexError, WireError):
+        found = payload.find(payload[start : start + 3] + b"\x40\x03\x80", stop)
+        return len(payload) if found < 0 else found
 
 
-def _signed_bytes(payload: bytes) -> int:
-    """Length of the Ieee1609Dot2Data at the start, 0 where it does not decode."""
-    from pycrate_asn1dir import ITS_IEEE1609_2
+# HeaderInfo's optional fields, by their bits in its preamble, and the bytes of those of fixed size.
+_HEADER_SIZES = ((0x40, 8), (0x20, 8), (0x10, 10), (0x08, 3))
 
-    reader = ITS_IEEE1609_2.Charpy(payload)
-    with _LOCK:
-        try:
-            ITS_IEEE1609_2.Ieee1609Dot2.Ieee1609Dot2Data.from_coer(reader)
-        except Exception:  # noqa: BLE001 - pycrate raises whatever its parts raise
-            return 0
-    return int(reader._cur) // 8
+
+def _signature_end(payload: bytes, position: int, *, hashed: bool) -> int:
+    """The end of a SignedData from the end of its data on (IEEE 1609.2-2022 clause 6.3.4, COER).
+
+    Not by pycrate, whose decoder of this recursive type does not come back from some garbage.
+    IndexError or WireError where the bytes end, or where there is what it does not know.
+    """
+    if hashed:  # extDataHash: a tag and SHA-256
+        position += 33
+    header = payload[position]
+    if header & 0x87:  # extensions, a missing CRL, an encryption key
+        raise WireError("bad-envelope", "envelope: its header has parts that are not known")
+    _, position = _coer_length(payload, position + 1)  # psid
+    position += sum(size for bit, size in _HEADER_SIZES if header & bit)
+    signer = payload[position]
+    if signer not in (0x80, 0x82):
+        raise WireError("bad-envelope", "envelope: signed by whole certificates")
+    position += 9 if signer == 0x80 else 1  # noqa: PLR2004 - digest of 8 bytes, or self
+    algorithm, point = payload[position], payload[position + 1]
+    size = 48 if algorithm == 0x82 else 32  # noqa: PLR2004 - brainpoolP384r1, else 256 bits
+    if not 0x80 <= algorithm <= 0x82 or not 0x80 <= point <= 0x84:  # noqa: PLR2004 - choices
+        raise WireError("bad-envelope", "envelope: signed by an unknown algorithm")
+    coordinates = 2 if point == 0x84 else 0 if point == 0x81 else 1  # noqa: PLR2004 - both, fill, x
+    end = position + 2 + size * (coordinates + 1)
+    if end > len(payload):
+        raise WireError("truncated", "envelope: ends within its signature")
+    return end
 
 
 # --- SPaT ---------------------------------------------------------------------------------------

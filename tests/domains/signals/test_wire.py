@@ -202,6 +202,25 @@ def test_garbage_splits_into_something(payload: bytes) -> None:
     assert all(frame.fault is None for frame in frames[:-1])
 
 
+@quick
+@given(st.binary(max_size=200), st.integers(0, 255), st.sampled_from([0x40, 0x60]))
+def test_any_signature_is_survived(tail: bytes, hash_id: int, present: int) -> None:
+    """Whatever follows the signed data, the message in it is found, and the end is reached."""
+    inner = wire.message_frame(wire.SPAT_MESSAGE, b"value")
+    head = bytes([3, 0x81, hash_id, present, 3, 0x80, len(inner)])
+    frames = list(wire.split(head + inner + tail + head + inner))
+    assert frames[0].value == b"value"
+    assert sum(len(frame.raw) for frame in frames) <= len(head + inner) * 2 + len(tail)
+
+
+def test_after_whole_certificates_the_next_envelope_is_found() -> None:
+    inner = wire.message_frame(wire.SPAT_MESSAGE, b"value")
+    head = bytes([3, 0x81, 0, 0x40, 3, 0x80, len(inner)])
+    certificate = b"\x00\x01\x20\x81\x01\x01\x80\x03\x00\x80" + b"c" * 90
+    frames = list(wire.split((head + inner + certificate) * 3))
+    assert [(frame.fault, frame.value) for frame in frames] == [(None, b"value")] * 3
+
+
 @pytest.mark.parametrize(
     ("end", "moment", "mark"),
     [
