@@ -16,11 +16,12 @@ from threading import Event
 
 from core.clock import MICROSECONDS, now_us
 from core.errors import CityError
+from domains.farms import wire as farms_wire
 from gateways.batches import Batch
 from gateways.delivery import Delivery, Window
 from gateways.outbox import Outbox
 from gateways.senders.mqtt import MqttSender
-from gateways.simulators import ports, signals
+from gateways.simulators import edge, farms, ports, signals
 from gateways.simulators.city import Crossing, crossings
 
 LOG = logging.getLogger("chimata.demo")
@@ -92,9 +93,33 @@ def _turn(tick: int, index: int, period_seconds: int) -> bool:
     return (tick + index * 7) % period == 0
 
 
+PLACES_SECONDS = 3600
+
+
+def farms_source(tick: int, time_us: int) -> Payloads:
+    """What the network server of the fields hears: uplinks, and from its register the places."""
+    everyone = farms.sensors()
+    due = [s for s in everyone if _turn(tick, s.index, farms.REPORT_SECONDS)]
+    moved_in = [s for s in everyone if _turn(tick, s.index, PLACES_SECONDS)]
+    if moved_in:
+        yield "senml-json", farms.places(moved_in, time_us), 2 * len(moved_in)
+    if due:
+        payload = farms_wire.uplinks(farms.uplink(sensor, time_us) for sensor in due)
+        yield "lorawan", payload, len(due)
+
+
+def edge_source(tick: int, time_us: int) -> Payloads:
+    """The KPIs of the nodes whose turn it is."""
+    due = [node for node in edge.nodes() if _turn(tick, node.index, edge.REPORT_SECONDS)]
+    if due:
+        yield "senml-json", *edge.packs(due, time_us)
+
+
 SOURCES: dict[str, tuple[str, Source]] = {
     **{f"demo-signals-{n + 1}": ("signals", district_source(n)) for n in range(4)},
     "demo-ports": ("ports", ports_source),
+    "demo-farms": ("farms", farms_source),
+    "demo-edge": ("edge", edge_source),
 }
 GATEWAYS: dict[str, str] = {gateway: sector for gateway, (sector, _) in SOURCES.items()}
 """The gateways of the demo city and their sectors: each needs a token of its own."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
+from core.clock import MICROSECONDS
+
 SEED = 35_138
 METRES_PER_DEGREE = 111_195.0
 
@@ -55,6 +57,24 @@ def turned(east: float, north: float, degrees: float) -> tuple[float, float]:
 def dice(number: int) -> Random:
     """Random numbers that are the same on every run: a city is drawn with them, no secret."""
     return Random(SEED * 1_000_003 + number)  # noqa: S311
+
+
+def noise(number: int, slot: int) -> float:
+    """An even number in -1..1 for a device and a moment: the same whenever it is asked for."""
+    mixed = (number * 0x9E3779B1 ^ slot * 0x85EBCA77) & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 15) * 0x2C1B3C6D & 0xFFFFFFFF
+    mixed = (mixed ^ mixed >> 12) * 0x297A2D39 & 0xFFFFFFFF
+    return (mixed ^ mixed >> 15) / 0x7FFFFFFF - 1.0
+
+
+def hour_of_day(time_us: int) -> float:
+    """Hours since midnight in Japan (UTC+9, no summer time)."""
+    return (time_us / MICROSECONDS / 3600 + 9) % 24
+
+
+def day_wave(time_us: int, peak_hour: float) -> float:
+    """-1..1 over a day, highest at the peak hour."""
+    return math.cos((hour_of_day(time_us) - peak_hour) / 24 * math.tau)
 
 
 @cache
