@@ -162,6 +162,32 @@ def test_no_registry_is_named() -> None:
     assert named == []
 
 
+def imported(path: Path) -> set[str]:
+    """Top-level names of every absolute import of a file, also those inside functions."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    whole = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    parts = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+    return {module.partition(".")[0] for module in whole | parts}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What we import we declare: a dependency's dependency may leave with its next version."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in about["dependencies"]}
+    owners = packages_distributions()
+    foreign = {
+        (name(path), module)
+        for path in SHIPPED
+        for module in imported(path) - set(PACKAGES) - sys.stdlib_module_names
+    }
+    undeclared = {
+        (where, module)
+        for where, module in foreign
+        if not {canonicalize_name(owner) for owner in owners.get(module, ())} & declared
+    }
+    assert undeclared == set()
+
+
 def test_licences_of_what_we_depend_on() -> None:
     """Nothing that we install with us is under the GPL or AGPL (the LGPL is fine)."""
     runtime = pins(LOCKS[0])
