@@ -79,6 +79,7 @@ _RADIOS = (
     ("nr-rsrp", ("nr-rsrp", "nr-rsrq", "nr-rssi", "nr-sinr")),
 )
 _NEVER_ZERO = frozenset({"rsrp", "rssi", "nr-rsrp", "nr-rssi"})
+_OF_RADIOS = frozenset(name for _, names in _RADIOS for name in names)
 _UNAVAILABLE = 2_147_483_647
 
 
@@ -131,8 +132,11 @@ def _columns(headers: list[Header]) -> _Columns:
             if name in taken:
                 raise TableError("bad-header", f"header: {header.text!r} is there twice")
             kpis[place] = (name, unit)
-    if not kpis and not {"longitude", "latitude"} <= roles.keys():
-        raise TableError("bad-header", "header: no column that could be an observation")
+    declared = any(name in SECTOR.by_name for name, _ in kpis.values())
+    if not declared and not {"longitude", "latitude"} <= roles.keys():
+        # One known column makes a recording of KPIs of it, and the others belong to it; with none
+        # it is some other table, or no table.
+        raise TableError("bad-header", "header: no column of a known KPI, and no position")
     return _Columns(roles, kpis, units)
 
 
@@ -207,7 +211,7 @@ def _values(read: Table, columns: _Columns, row: Row) -> list[tuple[str, str | N
             value = table.number(cell, read.separator)
         except ValueError as error:
             raise _RowError(f"{read.headers[place].text}: {error}") from error
-        if value is not None and abs(value) < _UNAVAILABLE:
+        if value is not None and not (name in _OF_RADIOS and abs(value) == _UNAVAILABLE):
             numbers[name] = (unit, value)
     for strength, names in _RADIOS:
         silent = strength in numbers and numbers[strength][1] == 0
