@@ -203,6 +203,10 @@ class _Run:
     result: ReplayResult
     _last_receipt: float = field(default_factory=time.monotonic)
     _begun: float = field(default_factory=time.monotonic)
+    _read: int = 0
+    """Batches read so far: their sequences are below this."""
+    _early: set[int] = field(default_factory=set)
+    """Sequences left by a killed replay that got their receipts before they were read again."""
 
     def send_all(self, batches: Iterator[Batch], pace: Pace) -> None:
         group: list[Batch] = []
@@ -226,7 +230,9 @@ class _Run:
         """Into the outbox, durable; while it is full, wait for receipts to make room."""
         while not self.delivery.outbox.has_room(group):
             self._pump(WAIT_SECONDS)
-        self.delivery.outbox.append(group)
+        self.delivery.outbox.append([each for each in group if each.seq not in self._early])
+        self._early.difference_update(each.seq for each in group)
+        self._read = group[-1].seq + 1
         self.result.sent += len(group)
         self.result.messages += sum(batch.messages for batch in group)
         self._pump(0.0)
@@ -244,6 +250,8 @@ class _Run:
         now = time.monotonic()
         for done in settled:
             self.result.count(done)
+            if done.result.seq >= self._read:
+                self._early.add(done.result.seq)
         if settled:
             self._last_receipt = now
         self.result.seconds = now - self._begun

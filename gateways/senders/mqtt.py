@@ -140,7 +140,8 @@ class MqttSender:
             self.connection, self._backoff_seconds = self._connections, BACKOFF_SECONDS_MIN
             return
         link.close()
-        self._versions.append(self._versions.pop(0))
+        if not link.sign_in_refused:  # a broker that refuses a token speaks this version
+            self._versions.append(self._versions.pop(0))
         self._count_refusal(link)
         self._next_try = time.monotonic() + self._backoff_seconds
         self._backoff_seconds = min(self._backoff_seconds * 2, BACKOFF_SECONDS_MAX)
@@ -151,7 +152,8 @@ class MqttSender:
             self._refusals += 1
             if self._refusals >= FIRST_REFUSALS_MAX:
                 raise CityError(
-                    "unauthenticated", f"the broker refuses {self.target.user}: {self.trouble}"
+                    "unauthenticated",
+                    f"{self.trouble}; is the token that of gateway {self.target.user}, and live?",
                 )
 
 

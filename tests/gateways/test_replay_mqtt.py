@@ -1,5 +1,8 @@
 """Replays over a real Mosquitto: every batch gets its receipt, over broken connections too."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +13,7 @@ from core.errors import CityError
 from gateways.delivery import Window
 from gateways.replay import ReplayResult, replay
 from tests.gateways.mosquitto import Mosquitto, Peer
+from tests.require import require
 
 pytestmark = pytest.mark.mosquitto
 
@@ -115,3 +119,48 @@ def test_no_platform_is_one_clear_error_and_keeps_the_outbox(
     finally:
         late.close()
     assert not list((tmp_path / "outbox").glob("*.sqlite"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from gateways.replay import replay
+replay(sector="edge", format="csv", files=[Path(sys.argv[1])], gateway="g1", token="unused",
+       to=sys.argv[2], outbox_folder=Path(sys.argv[3]), rate="10000")
+"""
+
+
+def test_a_killed_replay_is_taken_up_again(
+    broker: Mosquitto, peer: Peer, tmp_path: Path, root: Path
+) -> None:
+    file = recording(tmp_path, 40_000)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, file, broker.url, tmp_path / "outbox"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    deadline = time.monotonic() + 20
+    while len(peer.batches) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    before = dict(peer.batches)
+    assert len(before) < 40
+    result = run(broker, tmp_path, file)
+    assert (result.sent, result.received, result.messages_received) == (40, 40, 40_000)
+    assert len(peer.batches) == 40
+    assert all(peer.batches[key] == payload for key, payload in before.items())
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    broker = Mosquitto(require("mosquitto"), tmp_path, tls=True)
+    broker.start()
+    peer = Peer(broker.port, ca_file=broker.ca_file)
+    try:
+        result = run(broker, tmp_path, recording(tmp_path), to=f"{broker.url}?ca={broker.ca_file}")
+        assert result.received == 6
+        with pytest.raises(CityError, match="certificate"):
+            run(broker, tmp_path, recording(tmp_path), timeout_seconds=1.0)
+    finally:
+        peer.close()
+        broker.kill()
