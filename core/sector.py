@@ -26,9 +26,12 @@ class ObservedProperty:
     vocabulary: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sector:
-    """One folder of domains/: declared once, read by ingest, storage, API and pages."""
+    """One folder of domains/: declared once, read by ingest, storage, API and pages.
+
+    Two sectors are equal only if they are the same one: rules are cached by sector.
+    """
 
     name: str
     title_ja: str
@@ -39,7 +42,6 @@ class Sector:
     thing_title_ja: str = "機器"
     thing_title_en: str = "Thing"
     colour: str = "#2b6cb0"
-    symbols: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, ObservedProperty]:

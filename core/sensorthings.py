@@ -107,6 +107,15 @@ class Documents:
     quality: NDArray[np.int16] | None = None
 
 
+Columns = Numbers | Categories | Positions | Documents
+
+
+def used_streams(columns: Columns) -> list[int]:
+    """The stream indices that occur, ascending; linear in the rows, unlike a sort."""
+    used: list[int] = np.flatnonzero(np.bincount(columns.stream)).tolist()
+    return used
+
+
 @dataclass(frozen=True, slots=True)
 class ThingUpdate:
     """What a message says about a Thing itself; properties merge into the stored ones by key.
@@ -162,16 +171,23 @@ class Decoded:
     @property
     def observations(self) -> int:
         """How many observations were decoded, over all kinds."""
-        return sum(
-            len(columns.stream)
-            for columns in (self.numbers, self.categories, self.positions, self.documents)
-            if columns is not None
-        )
+        return sum(len(columns.stream) for columns, _ in kinds_of(self))
 
     @property
     def received(self) -> int:
         """Observations plus undecodable items: the left side of the account."""
         return self.observations + len(self.rejected)
+
+
+def kinds_of(decoded: Decoded) -> list[tuple[Columns, ResultKind]]:
+    """The column sets that a message has, with their kinds."""
+    found = (
+        (decoded.numbers, ResultKind.NUMBER),
+        (decoded.categories, ResultKind.CATEGORY),
+        (decoded.positions, ResultKind.POSITION),
+        (decoded.documents, ResultKind.DOCUMENT),
+    )
+    return [(columns, kind) for columns, kind in found if columns is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What decoders hand over, held against what the sector declares: names, times, units, ranges."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from core.sensorthings import (
     Stream,
     canonical_json,
     observation_json,
+    used_streams,
 )
 from core.units import conversion
 
@@ -54,44 +56,97 @@ def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max
     return replace(kept, streams=checker.streams, rejected=(*decoded.rejected, *checker.rejected))
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What one (property, unit) means in a sector: why it is rejected, or how it is read."""
+
+    verdict: Verdict = None
+    declared: bool = True
+    unit: str | None = None
+    factor: float = 1.0
+    offset: float = 0.0
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@lru_cache(maxsize=4096)
+def _rule(sector: Sector, kind: ResultKind, observed_property: str, unit: str | None) -> _Rule:
+    """Few of them serve all Datastreams of a sector, so that a batch costs little per stream."""
+    named = _name_fault("property", observed_property, PROPERTY_CHARACTERS_MAX)
+    if named is not None:
+        return _Rule(named)
+    stream = Stream("", observed_property, unit)
+    declared = sector.by_name.get(stream.base_property)
+    if declared is None:
+        if sector.data_class is DataClass.PERSONAL:
+            return _Rule(("undeclared", f"property: {observed_property} is not declared here"))
+        return _Rule(declared=False, unit=unit)
+    if declared.kind is not kind:
+        return _Rule(("wrong-kind", f"result: {kind} where {declared.name} is a {declared.kind}"))
+    return _reading(declared, unit)
+
+
+def _reading(declared: ObservedProperty, unit: str | None) -> _Rule:
+    low = -np.inf if declared.minimum is None else declared.minimum
+    high = np.inf if declared.maximum is None else declared.maximum
+    if declared.kind is not ResultKind.NUMBER or unit in (None, declared.unit):
+        return _Rule(unit=unit, low=low, high=high)
+    try:
+        factor, offset = conversion(str(unit), declared.unit)
+    except CityError as error:
+        return _Rule(("bad-unit", str(error)))
+    return _Rule(None, True, declared.unit, factor, offset, low, high)
+
+
 class _Checker:
     """One message's check; `rejected` and the converted `streams` are read at its end."""
 
     def __init__(self, sector: Sector, streams: Sequence[Stream], latest: int) -> None:
         self._sector = sector
         self._latest = latest
-        self._named = tuple(streams)
-        self.streams = tuple(streams)
+        self._named = streams
+        self._converted: list[Stream] | None = None
         self.rejected: list[Rejected] = []
 
-    def declared(self, index: int) -> ObservedProperty | None:
-        return self._sector.by_name.get(self._named[index].base_property)
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The message's streams in the units that its columns have now; the same object if it can
+        be, since storage remembers what it found for it."""
+        return tuple(self._converted or self._named)
+
+    def _rules(self, kind: ResultKind) -> list[_Rule]:
+        """One rule a stream."""
+        memo: dict[tuple[str, str | None], _Rule] = {}
+        rules = []
+        for stream in self._named:
+            key = (stream.property, stream.unit)
+            rule = memo.get(key)
+            if rule is None:
+                rule = memo[key] = _rule(self._sector, kind, *key)
+            rules.append(rule)
+        return rules
 
     def numbers(self, columns: Numbers | None) -> Numbers | None:
         """Convert to the declared unit and flag what is out of the plausible range."""
         columns = self.kept(columns, ResultKind.NUMBER, _finite)
         if columns is None:
             return None
-        used = np.unique(columns.stream)
-        size = len(self._named)
-        factor, offset = np.ones(size), np.zeros(size)
-        low, high = np.full(size, -np.inf), np.full(size, np.inf)
-        streams = list(self.streams)
-        for index in used.tolist():
-            declared, stream = self.declared(index), self._named[index]
-            if declared is None:
-                continue
-            if stream.unit not in (None, declared.unit):
-                factor[index], offset[index] = conversion(str(stream.unit), declared.unit)
-            streams[index] = replace(stream, unit=declared.unit)
-            low[index] = -np.inf if declared.minimum is None else declared.minimum
-            high[index] = np.inf if declared.maximum is None else declared.maximum
-        self.streams = tuple(streams)
+        rules = self._rules(ResultKind.NUMBER)
         result = columns.result
-        if (factor[used] != 1).any() or offset[used].any():
+        if any(rule.factor != 1 or rule.offset for rule in rules):
+            factor = np.array([rule.factor for rule in rules])
+            offset = np.array([rule.offset for rule in rules])
             result = result * factor[columns.stream] + offset[columns.stream]
-        outside = (result < low[columns.stream]) | (result > high[columns.stream])
-        quality = _flags(columns) | np.where(outside, Quality.OUT_OF_RANGE, 0).astype(np.int16)
+            self._converted = [
+                replace(stream, unit=rule.unit) if rule.factor != 1 or rule.offset else stream
+                for stream, rule in zip(self._named, rules, strict=True)
+            ]
+        low = np.array([rule.low for rule in rules])[columns.stream]
+        high = np.array([rule.high for rule in rules])[columns.stream]
+        outside = (result < low) | (result > high)
+        quality = columns.quality
+        if outside.any():
+            quality = _flags(columns) | np.where(outside, Quality.OUT_OF_RANGE, 0).astype(np.int16)
         return replace(columns, result=result, quality=quality)
 
     def positions(self, columns: Positions | None) -> Positions | None:
@@ -107,46 +162,27 @@ class _Checker:
         """The columns without rejected rows, with the flag of undeclared properties."""
         if columns is None or not len(columns.stream):
             return None
-        used = np.unique(columns.stream).tolist()
-        verdicts = {index: self._verdict(index, kind) for index in used}
-        bad = [index for index, verdict in verdicts.items() if verdict is not None]
+        rules, used = self._rules(kind), used_streams(columns)
+        verdicts: dict[int, Verdict] = {}
+        for index in used:
+            fault = _name_fault("thing", self._named[index].thing, THING_CHARACTERS_MAX)
+            if fault or rules[index].verdict:
+                verdicts[index] = fault or rules[index].verdict
         time = columns.phenomenon_time
         fine = (time >= 0) & (time <= self._latest)
         if possible is not None:
             fine &= possible(columns)
-        if bad:
-            fine &= ~np.isin(columns.stream, bad)
-        undeclared = [index for index in used if self.declared(index) is None]
+        if verdicts:
+            fine &= ~np.isin(columns.stream, list(verdicts))
+        undeclared = [index for index in used if not rules[index].declared]
         if undeclared:
             flag = np.where(np.isin(columns.stream, undeclared), Quality.UNDECLARED, 0)
             columns = replace(columns, quality=_flags(columns) | flag.astype(np.int16))
         if fine.all():
             return columns
         for position in np.flatnonzero(~fine).tolist():
-            self._reject(columns, position, verdicts[int(columns.stream[position])])
+            self._reject(columns, position, verdicts.get(int(columns.stream[position])))
         return take(columns, fine) if fine.any() else None
-
-    def _verdict(self, index: int, kind: ResultKind) -> Verdict:
-        """Whether a stream may be stored at all: its names, its kind, its unit."""
-        stream, declared = self._named[index], self.declared(index)
-        for field, text, limit in (
-            ("thing", stream.thing, THING_CHARACTERS_MAX),
-            ("property", stream.property, PROPERTY_CHARACTERS_MAX),
-        ):
-            if not text or len(text) > limit or not text.isprintable():
-                return "bad-name", f"{field}: 1 to {limit} printable characters"
-        if declared is None:
-            if self._sector.data_class is DataClass.PERSONAL:
-                return "undeclared", f"property: {stream.property} is not declared here"
-            return None
-        if declared.kind is not kind:
-            return "wrong-kind", f"result: {kind} where {declared.name} is a {declared.kind}"
-        if kind is ResultKind.NUMBER and stream.unit not in (None, declared.unit):
-            try:
-                conversion(str(stream.unit), declared.unit)
-            except CityError as error:
-                return "bad-unit", str(error)
-        return None
 
     def _reject(self, columns: Columns, position: int, verdict: Verdict) -> None:
         stream = self._named[int(columns.stream[position])]
@@ -157,6 +193,12 @@ class _Checker:
         reason, detail = verdict or ("bad-result", f"result: {result} is not possible")
         payload = observation_json(stream, _iso(time), result)
         self.rejected.append(Rejected(reason, detail, payload, position))
+
+
+def _name_fault(field: str, text: str, limit: int) -> Verdict:
+    if text and len(text) <= limit and text.isprintable():
+        return None
+    return "bad-name", f"{field}: must have 1 to {limit} printable characters"
 
 
 def _iso(time: int) -> str:

@@ -77,7 +77,7 @@ def decode(payload: bytes, context: Context) -> Decoded:
     """
     try:
         check_size(payload)
-        return _decode(_table(payload))
+        return _decode(_table(payload), context.memory)
     except StreamError as error:
         rejected = Rejected(error.reason, str(error), payload)
     except (pa.ArrowException, ValueError, TypeError, OverflowError, OSError) as error:
@@ -224,7 +224,7 @@ def _check_type(name: str, kind: Any) -> None:
         raise StreamError("wrong-schema", f"{name}: {kind}, not utf8 or a dictionary of utf8")
 
 
-def _decode(table: Any) -> Decoded:
+def _decode(table: Any, memory: dict[Any, Any]) -> Decoded:
     rows = table.num_rows
     if not rows:
         return Decoded()
@@ -234,7 +234,7 @@ def _decode(table: Any) -> Decoded:
     time, time_good = _times(table.column("phenomenon_time"))
     result, result_good = _results(table.column("result"))
     code, pairs = _distinct(thing, observed_property, unit)
-    streams, faults = _streams(pairs, thing, observed_property, unit)
+    streams, faults = _remembered(memory, pairs, thing, observed_property, unit)
     bad = ~(time_good & result_good)
     if faults:
         bad |= np.isin(code, np.fromiter(faults, np.int64))
@@ -323,9 +323,31 @@ def _distinct(
     return hashed.indices.to_numpy().astype(np.int64), hashed.dictionary.to_numpy()
 
 
+_Streams = tuple[tuple[Stream, ...], dict[int, tuple[str, str]]]
+_REMEMBERED_MAX = 64
+
+
+def _remembered(
+    memory: dict[Any, Any],
+    pairs: NDArray[np.int64],
+    thing: _Column,
+    observed_property: _Column,
+    unit: _Column | None,
+) -> _Streams:
+    """`_streams`, kept for the next batch: a gateway repeats its dictionaries."""
+    known: dict[Any, _Streams] = memory.setdefault("arrow-streams", {})
+    names = tuple(tuple(c.texts) if c else None for c in (thing, observed_property, unit))
+    key = (names, pairs.tobytes())
+    if key not in known:
+        while len(known) >= _REMEMBERED_MAX:
+            del known[next(iter(known))]
+        known[key] = _streams(pairs, thing, observed_property, unit)
+    return known[key]
+
+
 def _streams(
     pairs: NDArray[np.int64], thing: _Column, observed_property: _Column, unit: _Column | None
-) -> tuple[tuple[Stream, ...], dict[int, tuple[str, str]]]:
+) -> _Streams:
     """The distinct streams, and (reason, detail) of those whose names cannot be used."""
     units: list[str | None] = [None] if unit is None else [*unit.texts, None]
     things, properties = [*thing.texts, None], [*observed_property.texts, None]

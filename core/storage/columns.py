@@ -116,11 +116,16 @@ def _pack_fixed(rows: Rows, append_id: int, *, with_message: bool) -> bytes:
     layout = [("fields", ">i2")]
     for index, (width, _) in enumerate(columns):
         layout += [(f"length{index}", ">i4"), (f"value{index}", width)]
-    packed = np.empty(len(rows), np.dtype(layout))
-    packed["fields"] = len(columns)
+    constant = np.zeros((), np.dtype(layout))
+    constant["fields"] = len(columns)
     for index, (width, values) in enumerate(columns):
-        packed[f"length{index}"] = np.dtype(width).itemsize
-        packed[f"value{index}"] = values
+        constant[f"length{index}"] = np.dtype(width).itemsize
+        if isinstance(values, int):
+            constant[f"value{index}"] = values
+    packed = np.full(len(rows), constant)  # what is the same in all rows, in one pass
+    for index, (_, values) in enumerate(columns):
+        if not isinstance(values, int):
+            packed[f"value{index}"] = values
     return COPY_HEADER + packed.tobytes() + COPY_TRAILER
 
 

@@ -24,7 +24,9 @@ from core.sensorthings import (
     ResultKind,
     Stream,
     canonical_json,
+    kinds_of,
     observation_json,
+    used_streams,
 )
 from core.storage import ledger, rejections
 from core.storage.catalogue import Catalogue
@@ -38,6 +40,8 @@ DIRECT_COMPRESS_ROWS_MIN = 10_000
 """Fewer rows make poor columnstore batches: they wait as rows for the compression policy."""
 CORRECTIONS_A_KEY_MAX = 16
 """Different results for one key inside one append; more is a fault of the sender."""
+IDENTIFIED_MAX = 64
+"""Tuples of streams whose Datastream ids are kept."""
 
 SELECT_TRANSACTION = "SELECT pg_current_xact_id()::text"
 SELECT_FATE = "SELECT pg_xact_status(%s::text::xid8)"
@@ -143,6 +147,9 @@ class SectorStore:
         self._native = True
         self._partitions: list[tuple[int, int, str]] = []
         self._unsure: tuple[str, list[Outcome]] | None = None
+        self._identified: dict[
+            tuple[int, ResultKind], tuple[Sequence[Stream], NDArray[np.int32]]
+        ] = {}
 
     def append(self, connection: Session, messages: Sequence[Message]) -> list[Outcome]:
         """Store messages, all or none, and say what became of each, in their order.
@@ -184,6 +191,7 @@ class SectorStore:
         self._catalogue.load(connection)
         self._latest.load(connection)
         self._partitions.clear()
+        self._identified.clear()
         row = connection.execute(SELECT_NATIVE).fetchone()
         self._native = bool(row and row[0])
         self._loaded = True
@@ -227,7 +235,8 @@ class SectorStore:
     def _rows(self, connection: Session, append: _Append) -> Iterator[Rows]:
         """The fresh messages' observations by shape, sorted, under their Datastreams' ids."""
         fresh = [(index, append.messages[index]) for index in append.fresh]
-        self._catalogue.datastreams(connection, _wanted(fresh))
+        new = [(i, m) for i, m in fresh if not self._identifies(m.decoded)]
+        self._catalogue.datastreams(connection, _wanted(new))
         described = [(update, m.gateway) for _, m in fresh for update in m.decoded.things]
         self._catalogue.describe(connection, described)
         texts = {t for _, m in fresh if m.decoded.categories for t in m.decoded.categories.result}
@@ -245,17 +254,7 @@ class SectorStore:
         self, append: _Append, streams: Sequence[Stream], rows: Rows, kind: ResultKind
     ) -> Rows:
         """Stream indices become Datastream ids; rows unfit for their Datastream are rejected."""
-        ids = np.full(len(streams), -1, np.int32)
-        reasons: dict[int, str] = {}
-        for index in np.unique(rows.datastream).tolist():
-            stream = streams[index]
-            known = self._catalogue.known(stream)
-            if known.kind is not kind:
-                reasons[index] = f"result: {kind} where the Datastream holds {known.kind}"
-            elif stream.unit not in (None, known.unit):
-                reasons[index] = f"unit: {stream.unit} where the Datastream has {known.unit}"
-            else:
-                ids[index] = known.id
+        ids, reasons = self._ids(streams, rows, kind)
         if reasons:
             for position in np.flatnonzero(np.isin(rows.datastream, list(reasons))).tolist():
                 index = int(rows.datastream[position])
@@ -275,6 +274,39 @@ class SectorStore:
             known_rows.results,
             known_rows.documents,
         )
+
+    def _identifies(self, decoded: Decoded) -> bool:
+        """Whether every column of the message is of streams whose ids are kept."""
+        return all((id(decoded.streams), kind) in self._identified for _, kind in kinds_of(decoded))
+
+    def _ids(
+        self, streams: Sequence[Stream], rows: Rows, kind: ResultKind
+    ) -> tuple[NDArray[np.int32], dict[int, str]]:
+        """Datastream ids by stream index, -1 where a reason says why not.
+
+        Decoders hand over the same tuple of streams for every batch of a gateway that repeats its
+        dictionaries, so the answer is kept by identity, beside the tuple that must then live on.
+        """
+        key = (id(streams), kind)
+        if key in self._identified:
+            return self._identified[key][1], {}
+        ids = np.full(len(streams), -1, np.int32)
+        reasons: dict[int, str] = {}
+        used = np.flatnonzero(np.bincount(rows.datastream)).tolist()
+        for index in used:
+            stream = streams[index]
+            known = self._catalogue.known(stream)
+            if known.kind is not kind:
+                reasons[index] = f"result: {kind} where the Datastream holds {known.kind}"
+            elif stream.unit not in (None, known.unit):
+                reasons[index] = f"unit: {stream.unit} where the Datastream has {known.unit}"
+            else:
+                ids[index] = known.id
+        if len(used) == len(streams) and not reasons:
+            while len(self._identified) >= IDENTIFIED_MAX:
+                del self._identified[next(iter(self._identified))]
+            self._identified[key] = (streams, ids)
+        return ids, reasons
 
     # -- rows -----------------------------------------------------------------------------------
 
@@ -503,17 +535,11 @@ def _wanted(
     wanted: dict[tuple[str, str], tuple[Stream, ResultKind, str]] = {}
     for _, message in messages:
         decoded = message.decoded
-        for columns, kind in (
-            (decoded.numbers, ResultKind.NUMBER),
-            (decoded.categories, ResultKind.CATEGORY),
-            (decoded.positions, ResultKind.POSITION),
-            (decoded.documents, ResultKind.DOCUMENT),
-        ):
-            if columns is not None:
-                for index in np.unique(columns.stream).tolist():
-                    stream = decoded.streams[index]
-                    name = (stream.thing, stream.property)
-                    wanted.setdefault(name, (stream, kind, message.gateway))
+        for columns, kind in kinds_of(decoded):
+            for index in used_streams(columns):
+                stream = decoded.streams[index]
+                name = (stream.thing, stream.property)
+                wanted.setdefault(name, (stream, kind, message.gateway))
     return wanted
 
 

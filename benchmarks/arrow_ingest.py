@@ -1,0 +1,240 @@
+"""Arrow batches from a gateway's outbox to committed rows, against raw COPY of the same rows.
+
+Everything is on: outbox with fsync, sign-in or signature, decode, checks, ledger, account, latest
+values, live notices, receipts. Time runs from the first send to the last receipt, and a query must
+then find every row. The ceiling is COPY BINARY of rows of the same shape, packed beforehand, by one
+connection into a logged table without an index on the same server, before and after each run.
+"""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+
+from benchmarks.result import Goal, Result, of_runs
+from core.storage.columns import NUMBER, Rows
+from core.storage.migrate import migrate
+from core.tokens import Role, Verifier, issue, load_keys
+from deploy import postgres
+from deploy.broker import NatsBroker, free_port
+from tests.kafka_server import KafkaServer
+from tests.platform import CHIMATA
+
+ROWS = int(os.environ.get("CHIMATA_BENCH_ROWS", "3000000"))
+STREAMS = 1_000
+RUNS = 3
+CHUNK_ROWS = 100_000
+GOAL = Goal("ratio", minimum=0.3)
+TABLE = "CREATE TABLE IF NOT EXISTS raw_copy (LIKE observation)"
+COPY = f"COPY raw_copy ({', '.join(NUMBER.columns)}) FROM STDIN (FORMAT binary)"
+READY_SECONDS_MAX = 60.0
+
+
+def recording(path: Path, number: int) -> None:
+    """ROWS rows of STREAMS Datastreams at 1 Hz, ending now: a port's last minutes, in order."""
+    rng = np.random.default_rng(number)
+    seconds = ROWS // STREAMS
+    start = (time.time_ns() // 1000) - (RUNS - number) * (seconds + 60) * 1_000_000
+    stream = np.tile(np.arange(STREAMS, dtype=np.int32), seconds)
+    moment = start + np.repeat(np.arange(seconds, dtype=np.int64), STREAMS) * 1_000_000
+    things = pa.array([f"4310{i // 2:05d}" for i in range(STREAMS)])
+    names = pa.array([("heading", "draught")[i % 2] for i in range(STREAMS)])
+    table = pa.table(
+        {
+            "thing": pa.DictionaryArray.from_arrays(pa.array(stream), things),
+            "property": pa.DictionaryArray.from_arrays(pa.array(stream), names),
+            "phenomenon_time": pa.array(moment, pa.timestamp("us", "UTC")),
+            "result": pa.array(rng.normal(10, 2, len(stream))),
+        }
+    )
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10_000)
+
+
+def raw_copy(url: str) -> float:
+    """Rows a second of COPY alone."""
+    rng = np.random.default_rng(0)
+    stream = np.tile(np.arange(STREAMS, dtype=np.int32), CHUNK_ROWS // STREAMS)
+    rows = Rows(
+        NUMBER,
+        stream,
+        np.full(CHUNK_ROWS, time.time_ns() // 1000, np.int64),
+        np.zeros(CHUNK_ROWS, np.int16),
+        np.zeros(CHUNK_ROWS, np.int32),
+        (rng.normal(10, 2, CHUNK_ROWS),),
+    )
+    packed = rows.pack(1)
+    with psycopg.connect(url) as connection:
+        connection.execute(TABLE)
+        connection.execute("TRUNCATE raw_copy")
+        connection.commit()
+        began = time.perf_counter()
+        for _ in range(ROWS // CHUNK_ROWS):
+            with connection.cursor().copy(COPY) as copy:
+                copy.write(packed)
+            connection.commit()
+        seconds = time.perf_counter() - began
+        connection.execute("DROP TABLE raw_copy")
+        connection.commit()
+    return ROWS / seconds
+
+
+@contextmanager
+def embedded(folder: Path) -> Iterator[str]:
+    """The embedded PostgreSQL as `chimata up` runs it, migrated."""
+    server = postgres.start(folder / "postgres")
+    try:
+        migrate(server.url)
+        yield server.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def timescale(_folder: Path) -> Iterator[str]:
+    """A fresh database on the server of CHIMATA_TEST_TIMESCALE_URL, migrated."""
+    server = os.environ["CHIMATA_TEST_TIMESCALE_URL"]
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS chimata_bench WITH (FORCE)")
+        connection.execute("CREATE DATABASE chimata_bench")
+    url = urlunsplit(urlsplit(server)._replace(path="/chimata_bench"))
+    migrate(url)
+    yield url
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE chimata_bench WITH (FORCE)")
+
+
+@contextmanager
+def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """`chimata ingest KIND` as its own process, from its `ready` on."""
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [str(CHIMATA), "ingest", kind],
+            env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if line.strip() != b"ready":
+                raise RuntimeError(f"the ingestor did not start: {log.read_text()[-2000:]}")
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=READY_SECONDS_MAX)
+
+
+@contextmanager
+def over_mqtt(url: str, folder: Path) -> Iterator[str]:
+    """The embedded broker and an MQTT ingestor; where to send to."""
+    keys = load_keys(folder / "keys", create=True)
+    broker = NatsBroker(
+        folder / "broker", f"127.0.0.1:{free_port()}", Verifier(keys.signing).verify
+    )
+    broker.launch()
+    try:
+        environment = {"CHIMATA_DATABASE_URL": url, "CHIMATA_DATA": str(folder), **broker.settings}
+        with ingestor("mqtt", environment, folder / "mqtt.log"):
+            yield f"mqtt://{urlsplit(broker.url).netloc.rpartition('@')[2]}"
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def over_kafka(url: str, folder: Path) -> Iterator[str]:
+    """A one-node Apache Kafka and a Kafka ingestor; where to send to."""
+    server = KafkaServer(folder / "kafka")
+    server.format()
+    server.start()
+    load_keys(folder / "keys", create=True)
+    environment = {
+        "CHIMATA_DATABASE_URL": url,
+        "CHIMATA_DATA": str(folder),
+        "CHIMATA_KAFKA_BOOTSTRAP": server.bootstrap,
+    }
+    try:
+        server.create_topic("chimata.ports.arrow")
+        server.create_topic("chimata.receipts")
+        with ingestor("kafka", environment, folder / "kafka.log"):
+            yield f"kafka://{server.bootstrap}"
+    finally:
+        server.stop()
+
+
+def replay(to: str, token: str, path: Path, folder: Path) -> float:
+    """Rows a second of `chimata gateway replay`, less its own start: until the last receipt."""
+    code = (
+        "import sys,time,pathlib;from gateways.replay import replay;"
+        "began=time.perf_counter();"
+        "r=replay(sector='ports',format='arrow',files=[pathlib.Path(sys.argv[1])],to=sys.argv[2],"
+        "gateway='bench',token=sys.argv[3],outbox_folder=pathlib.Path(sys.argv[4]));"
+        "print(r.stored, time.perf_counter()-began)"
+    )
+    command = [
+        str(CHIMATA.parent / "python"),
+        "-c",
+        code,
+        str(path),
+        to,
+        token,
+        str(folder / "outbox"),
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    stored, seconds = done.stdout.split()
+    if int(stored) != ROWS:
+        raise RuntimeError(f"{stored} of {ROWS} rows were stored")
+    return ROWS / float(seconds)
+
+
+def measure(
+    name: str,
+    database: Callable[[Path], "contextmanager[str]"],
+    way: Callable[[str, Path], "contextmanager[str]"],
+) -> Result:
+    """RUNS replays of different recordings, each between two measurements of the ceiling."""
+    rates, ceilings, ratios = [], [], []
+    with tempfile.TemporaryDirectory(prefix="chimata-bench-") as name_of_folder:
+        folder = Path(name_of_folder)
+        with database(folder) as url, way(url, folder) as to:
+            token = issue(load_keys(folder / "keys"), Role.GATEWAY, gateway="bench")
+            for number in range(RUNS):
+                path = folder / f"{number}.arrow"
+                recording(path, number)
+                before = raw_copy(url)
+                rates.append(replay(to, token, path, folder))
+                ceilings.append((before + raw_copy(url)) / 2)
+                ratios.append(rates[-1] / ceilings[-1])
+            with psycopg.connect(url) as connection:
+                row = connection.execute("SELECT count(*) FROM observation").fetchone()
+            if not row or row[0] != RUNS * ROWS:
+                raise RuntimeError(f"a query finds {row} of {RUNS * ROWS} rows")
+    ratios.sort()
+    return of_runs(
+        name,
+        "rows/s",
+        rates,
+        ratio=ratios[len(ratios) // 2],
+        ratio_to="raw COPY of the same rows",
+        goal=GOAL,
+        note=f"{RUNS} runs of {ROWS} rows in batches of 10,000; COPY {min(ceilings):,.0f} to "
+        f"{max(ceilings):,.0f} rows/s; ratios {ratios[0]:.2f} to {ratios[-1]:.2f}",
+    )
+
+
+def run() -> Iterator[Result]:
+    """Embedded PostgreSQL, and TimescaleDB where there is one; MQTT, and Kafka."""
+    databases = {"embedded": embedded}
+    if os.environ.get("CHIMATA_TEST_TIMESCALE_URL"):
+        databases["timescale"] = timescale
+    for label, database in databases.items():
+        yield measure(f"arrow_mqtt_{label}", database, over_mqtt)
+        yield measure(f"arrow_kafka_{label}", database, over_kafka)
