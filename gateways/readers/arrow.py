@@ -34,7 +34,7 @@ def read(files: Sequence[Path], start_us: int | None) -> Iterator[Record]:
                     if delta_us is None and start_us is not None and first_us is not None:
                         delta_us = start_us - first_us
                     yield _record(_moved(rows, delta_us or 0), first_us, delta_us or 0)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise invalid(str(path), f"is no Arrow IPC file or stream: {error}") from error
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import domains
 from core.errors import CityError
@@ -14,7 +16,7 @@ from core.sensorthings import Decoded
 from gateways.batches import Batch
 from gateways.readers import FILE_FORMATS
 from gateways.readers.cm_script import fill
-from gateways.replay import read_batches
+from gateways.replay import Pace, parse_start, read_batches
 
 RECEIVED_AT_US = 1_767_225_600_000_000
 SUMMER_2025_US = 1_750_000_000_000_000
@@ -215,3 +217,53 @@ def test_a_missing_file_and_an_unknown_format_are_named(tmp_path: Path) -> None:
         read_batches("edge", "csv", [tmp_path / "nothing.csv"], None)
     with pytest.raises(CityError, match="morse"):
         read_batches("edge", "morse", [tmp_path], None)
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"!AIVDM,2,1,1,A,55?MbV02;H;s,0*1C", b"!AIVDM,2,2,1,A,88888888880,2*25",
+        b"\\c:1*00\\!AIVDM,1", b'"',
+        b"$PGHP,1,2008,5,9,0,0,0,10,338,2,,1,09*17", b"time,v", b"2024-01-01T00:00:00Z,1", b",",
+        b"SPAT,12,{}", b"00133800", b'{"metadata":{"odeReceivedAt":"2024-01-01"}}', b"[{}]", b"{",
+        b'{"cases":[{"input":1}]}', b'{"devices":[{"examples":[{}]}]}', b'[{"bt":"x","v":1}]', b"#",
+        b"\x81\xa2\x00\x61a\x02\x01", b"9999-99-99", b"c:99999999999999", b"\xef\xbb\xbf",
+    ]
+)  # fmt: skip
+CONTENT = st.lists(FRAGMENTS | st.binary(max_size=40), max_size=12).map(b"\n".join)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=CONTENT, form=st.sampled_from(sorted(FILE_FORMATS)), moved=st.booleans())
+def test_no_content_breaks_a_reader(tmp_path: Path, content: bytes, form: str, moved: bool) -> None:
+    path = tmp_path / "any"
+    path.write_bytes(content)
+    start_us = SUMMER_2025_US if moved else None
+    try:
+        batches = list(read_batches("edge", form, [path], start_us)[1])
+    except CityError as error:
+        assert error.slug == "invalid"
+    else:
+        assert batches == list(read_batches("edge", form, [path], start_us)[1])
+
+
+def test_a_pace_is_kept_without_cutting_batches() -> None:
+    batches = [
+        Batch("edge", "csv", "r", seq, b"", 100, SUMMER_2025_US + seq * 500_000) for seq in range(3)
+    ]
+    for rate, gaps in (("max", [0, 0, 0]), ("50", [0, 2, 4]), ("real", [0, 0.5, 1])):
+        pace = Pace(rate)
+        waits = [pace.seconds_until(batch) for batch in batches]
+        assert waits == pytest.approx(gaps, abs=0.1), rate
+    for rate in ("often", "-1"):
+        with pytest.raises(CityError, match="rate"):
+            Pace(rate)
+
+
+def test_a_start_is_recorded_now_or_a_time_with_a_zone() -> None:
+    assert parse_start("recorded") is None
+    assert parse_start("2025-06-15T15:06:40Z") == SUMMER_2025_US
+    assert (parse_start("now") or 0) > SUMMER_2025_US
+    with pytest.raises(CityError, match="start"):
+        parse_start("2025-06-15T15:06:40")
