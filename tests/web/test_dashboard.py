@@ -17,7 +17,12 @@ PANEL = "[data-testid=panel]"
 
 
 def choose_on_map(page: Page, sector: str) -> str:
-    """Bring one Thing of the sector into the middle, click its symbol; its key."""
+    """Bring one Thing of the sector into the middle, click its symbol; its key.
+
+    The other layers are off meanwhile: nodes hang on signal poles, ships lie side by side.
+    """
+    for other in SECTORS:
+        page.locator(f'.layers li[data-sector="{other}"] input').set_checked(other == sector)
     key: str = page.evaluate(
         """sector => {
           const shown = chimataMap.queryRenderedFeatures({layers: [`things-${sector}`]});
