@@ -1,6 +1,8 @@
 """`chimata`, the command: the whole platform on one machine, or its parts one by one."""
 
+import contextlib
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ import typer
 from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role
-from deploy.local import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +46,10 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 def main() -> None:
     """Run the command; a deliberate error is one line on standard error and exit code 1."""
+    if "up" in sys.argv[1:2]:
+        # Until deploy.local takes over nothing is started: to end now is a clean end as well.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: sys.exit(0))
     try:
         app()
     except CityError as error:
@@ -58,6 +63,13 @@ def main() -> None:
         if type(error).__module__.partition(".")[0] not in {"psycopg", "psycopg_pool"}:
             raise
         _fail(f"database: {str(error).strip().splitlines()[0]}")
+
+
+def say(line: str) -> None:
+    """One line on standard output, at once; a closed pipe is not our problem."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def _fail(line: str) -> None:
@@ -162,6 +174,32 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format=form)
     for chatty in ("httpx", "kafka", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@app.command(hidden=True)
+def demo() -> None:
+    """Run the demo city's gateways against CHIMATA_MQTT_URL: a part of `up --demo`."""
+    import threading
+
+    import psycopg
+
+    from core import tokens
+    from deploy import local
+    from gateways.demo import GATEWAYS, run
+
+    _log_to_stderr()
+    settings = Settings.from_environment()
+    keys = tokens.load_keys(settings.data / "keys")
+    issued = {
+        name: tokens.issue(keys, Role.GATEWAY, gateway=name, audience=settings.audience)
+        for name in GATEWAYS
+    }
+    with psycopg.connect(settings.database_url) as connection:
+        local.declare_open(connection, GATEWAYS)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run(local.without_user(settings.mqtt_url), issued, stop)
 
 
 @gateway_app.command("replay")
@@ -347,10 +385,10 @@ def fields_import(
 ) -> None:
     """Read fields as polygons (GeoJSON, GeoPackage, Shapefile) into the farms sector."""
     import psycopg
-    from domains.farms import fields
 
     import domains
     from core.storage.catalogue import Catalogue
+    from domains.farms import fields
 
     updates = list(fields.read(file))
     with _database(data) as url, psycopg.connect(url) as connection:

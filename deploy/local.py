@@ -8,20 +8,19 @@ DATA/                 the data folder
   lock                held while `chimata up` runs
 """
 
-import contextlib
 import fcntl
 import http.client
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import domains
 from core.errors import CityError, invalid
@@ -29,6 +28,9 @@ from core.sensorthings import DataClass
 from core.settings import PREFIX, Settings
 from core.tokens import Verifier, load_keys
 from deploy import broker, child, postgres, supervise
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 READY_SECONDS_MAX = 120.0
 TICK_SECONDS = 0.1
@@ -148,7 +150,8 @@ class City:
         self._wait(ingestor, ingestor.is_ready)
         self._wait(api, self._answers)
         if self._options.demo:
-            self._start_demo()
+            self.report("starting the demo city")
+            self._launch("demo", environment, "demo")
 
     def keep(self) -> None:
         """What has to be seen to from time to time."""
@@ -240,9 +243,6 @@ class City:
         finally:
             connection.close()
 
-    def _start_demo(self) -> None:
-        """Started by the demo's own module; see `_launch`."""
-
 
 @dataclass(slots=True)
 class _Named:
@@ -283,6 +283,23 @@ def database(settings: Settings, data: Path | None, report: Report) -> Iterator[
         yield server.url
     finally:
         server.stop()
+
+
+DECLARE_OPEN = """
+INSERT INTO gateway (id, data_class) SELECT unnest(%(ids)s::text[]), 'open'
+ON CONFLICT (id) DO UPDATE SET data_class = excluded.data_class
+"""
+
+
+def declare_open(connection: "Connection[tuple[Any, ...]]", gateways: Iterable[str]) -> None:
+    """Declare what these gateways send open data: the demo's invented city is nobody's."""
+    connection.execute(DECLARE_OPEN, {"ids": list(gateways)})
+
+
+def without_user(url: str) -> str:
+    """The URL of a broker without the ingestor's user and secret."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def verifier(own: Any, settings: Settings) -> Verifier:
@@ -344,10 +361,3 @@ def check_free(address: tuple[str, int], option: str) -> None:
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def say(line: str) -> None:
-    """One line on standard output, at once; a closed pipe is not our problem."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()

@@ -472,6 +472,7 @@ def _create_cluster(folder: Path, binaries: Path, account: child.Account | None)
             ],
             env=_environment(),
             cwd=fresh,
+            process_group=0,  # a terminal's Ctrl-C is for us: half a cluster helps nobody
             user=account.uid if account else None,
             group=account.gid if account else None,
             extra_groups=[] if account else None,

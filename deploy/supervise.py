@@ -17,9 +17,9 @@ from typing import Protocol
 from core.errors import CityError
 from deploy import child
 
-BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
-FAILURES_MAX = 12
-STEADY_SECONDS = 60.0
+BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+FAILURES_MAX = 15
+STEADY_SECONDS = 10.0
 LOG_BYTES_MAX = 10 * 1024 * 1024
 STOP_SECONDS_MAX = 20.0
 
