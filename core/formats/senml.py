@@ -1,6 +1,7 @@
 """SenML packs (RFC 8428) in JSON and CBOR: resolved, named in our words, and encoded."""
 
 import base64
+import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -208,12 +209,16 @@ def _item(fields: Any, raw: bytes) -> Item:
 
 
 def _cbor_items(payload: bytes) -> list[Item]:
+    stream = io.BytesIO(payload)
     try:
-        pack = cbor2.loads(payload)
+        pack = cbor2.CBORDecoder(stream).decode()
     except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError, TypeError) as error:
         raise PackError("invalid-cbor", f"not CBOR: {error}") from error
     if not isinstance(pack, list):
         raise PackError("invalid-cbor", "not a CBOR array of SenML records")
+    if stream.tell() != len(payload):
+        # A second pack would be lost without a word.
+        raise PackError("invalid-cbor", "more bytes after the pack")
     return [_cbor_item(entry, payload) for entry in pack]
 
 
@@ -283,7 +288,8 @@ class _Pack:
 
     def _take(self, item: Item, record: Record, number: int) -> None:
         self._apply_base(record)
-        if _present(record).keys() <= _BASE_FIELDS:
+        # Looking at every field is slow: only a record without a number may be base fields alone.
+        if record.v is UNSET and _present(record).keys() <= _BASE_FIELDS:
             return
         try:
             resolved = self._resolve(record)

@@ -197,6 +197,12 @@ def test_numbers_are_finite() -> None:
     assert decoded.observations == 1
 
 
+@pytest.mark.parametrize("rest", [b"\x01", cbor2.dumps([{0: "b", 2: 2.0}]), b"\xff", b"\x82"])
+def test_nothing_may_follow_a_cbor_pack(rest: bytes) -> None:
+    decoded = senml.decode_cbor(cbor2.dumps([{0: "a", 2: 1.0}]) + rest, CONTEXT)
+    assert [r.reason for r in decoded.rejected] == ["invalid-cbor"]
+
+
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)
 records = st.builds(
     Record,
