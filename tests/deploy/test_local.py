@@ -314,6 +314,28 @@ def test_ended_while_it_starts_it_leaves_nothing(tmp_path: Path) -> None:
     assert Up(data).wait().end() == 0
 
 
+def test_the_demo_city_shows_every_sector_within_the_memory(tmp_path: Path) -> None:
+    running = Up(tmp_path / "d", "--demo").wait()
+    family = running.family()
+    wanted = {"signals": 300, "ports": 60, "edge": 40, "farms": 200}
+    try:
+        for sector, things in wanted.items():
+            assert wait_for(lambda s=sector, n=things: shown(running, s) >= n, 60.0)  # type: ignore[misc]
+        used = child.memory_bytes(running.process.pid)
+        account = running.account().values()
+    finally:
+        code = running.end()
+    assert all(row["adds_up"] and row["rejected"] == 0 for row in account)
+    assert used <= MEMORY_BYTES_MAX
+    assert (code, alive(family)) == (0, [])
+
+
+def shown(up: Up, sector: str) -> int:
+    """How many Things of a sector the map can show without a token."""
+    status, found = up.get(f"/v1/{sector}/latest?limit=1000")
+    return len(found["features"]) if status == 200 else 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_can_run_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     import pwd
