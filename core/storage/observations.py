@@ -523,7 +523,9 @@ def _settle(append: _Append, index: int) -> Outcome:
         duplicate=append.duplicate[index],
         rejected=len(lost),
     )
-    if lost and len(lost) == counts.received:
+    # A message may hold no observation and still be taken: a MAP, a repeated state.
+    taken = decoded.things or decoded.heard or decoded.unchanged
+    if lost and len(lost) == counts.received and not taken:
         return Outcome("refused", counts, lost[0].reason, lost[0].detail, lost)
     return Outcome("stored", counts, rejected=lost)
 
