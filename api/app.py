@@ -148,5 +148,5 @@ def _complete(path: str, operation: dict[str, Any], page_rows_max: int) -> None:
         if path != ACCOUNT:
             operation["security"] = [{}, *operation["security"]]
     for parameter in operation.get("parameters", ()):
-        if parameter["name"] == "limit":
+        if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:
             parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": page_rows_max}

@@ -31,6 +31,7 @@ class Served:
     database_url: str
     data: Path
     server: uvicorn.Server
+    client: httpx.Client
 
     def token(self, role: Role, lifetime_seconds: int = 600) -> str:
         """A token of this machine's issuer."""
@@ -45,9 +46,7 @@ class Served:
         self, path: str, role: Role | None = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
         """One request."""
-        return httpx.get(
-            self.url + path, headers={**self.as_role(role), **(headers or {})}, timeout=30
-        )
+        return self.client.get(self.url + path, headers={**self.as_role(role), **(headers or {})})
 
 
 def serving(settings: Settings) -> AbstractContextManager[Served]:
@@ -70,10 +69,12 @@ def served_with(settings: Settings, *extra_routers: APIRouter) -> Iterator[Serve
         assert time.monotonic() < deadline, "the API took too long to start"
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    served = Served(f"http://127.0.0.1:{port}", app, settings.database_url, settings.data, server)
+    url, client = f"http://127.0.0.1:{port}", httpx.Client(timeout=30)
+    served = Served(url, app, settings.database_url, settings.data, server, client)
     try:
         yield served
     finally:
+        client.close()
         app.state.hub.end_streams()
         server.should_exit = True
         thread.join(timeout=30)

@@ -5,12 +5,13 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,10 @@ def stream(
             reader = threading.Thread(target=opened.read, args=(lines,), daemon=True)
             reader.start()
         yield opened
+        # The reader sits in recv(), which keeps a merely closed socket open.
+        connection = answer.extensions["network_stream"].get_extra_info("socket")
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def joined(served: Served, count: int) -> Callable[[], bool]:

@@ -1,0 +1,117 @@
+"""Personal rows leave by no route and no stream, whoever asks; an unknown class is personal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import domains
+from core.sensorthings import ResultKind
+from core.settings import Settings
+from core.tokens import Role
+from tests.api.city import SECOND, START, City, Observed
+from tests.api.conftest import Served, serving
+from tests.api.test_live import Until, joined, stream
+
+MARK = "987654321"
+"""The personal Thing's key, and part of each of its results."""
+RESULTS: dict[str, Any] = {
+    "number": float(MARK),
+    "category": f"state-{MARK}",
+    "position": (9.87654321, 8.7654321, 1.0, 1.0),
+    "document": {"secret": MARK},
+}
+FILLED = {"{sector}": None, "{thing}": MARK, "{intersection}": MARK, "{mmsi}": MARK}
+CLASSES = ("personal", "pseudonymised", "anonymised", "unheard-of")
+
+
+def fill(city: City, sector: str, data_class: str) -> list[Observed]:
+    """A Thing of one sector whose every series is of this class; returns rows of each kind."""
+    thing = city.thing(
+        sector, MARK, at=(9.87654321, 8.7654321), data_class=data_class, name=f"Name {MARK}",
+        heard=START,
+    )  # fmt: skip
+    declared = {p.name: p.kind for p in domains.sector(sector).properties}
+    undeclared = {f"undeclared-{kind}": kind for kind in ResultKind}
+    rows: list[Observed] = []
+    for name, kind in {**declared, **undeclared}.items():
+        made = city.datastream(thing, name, kind.value, data_class=data_class)
+        rows.append((made, START, RESULTS[kind.value]))
+    city.append(sector, rows)
+    return rows
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def api(
+    request: pytest.FixtureRequest,
+    database_template: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Served, dict[str, list[Observed]]]]:
+    from tests.databases import copied
+
+    with (
+        copied(database_template) as url,
+        psycopg.connect(url, autocommit=True) as connection,
+        serving(Settings(database_url=url, data=tmp_path_factory.mktemp("data"))) as running,
+    ):
+        city = City(connection)
+        rows = {name: fill(city, name, request.param) for name in domains.names()}
+        yield running, rows
+
+
+def paths(served: Served) -> Iterator[str]:
+    """Every readable path that the API documents, about the personal Thing and its area."""
+    described = served.get("/openapi.json").json()["paths"]
+    for template, methods in described.items():
+        if "get" not in methods or template == "/v1/live":
+            continue
+        for sector in domains.names() if "{sector}" in template else [""]:
+            path = template.replace("{sector}", sector)
+            for name, value in FILLED.items():
+                path = path.replace(name, value or sector)
+            assert "{" not in path, f"say in FILLED how {template} is filled"
+            if not path.endswith("/observations"):
+                yield path
+                yield path + "?bbox=9,8,10,9&near=9.87,8.76,9000&limit=1000"
+                yield path + f"?q={MARK}"
+                continue
+            for declared in domains.sector(sector).properties:
+                yield f"{path}?property={declared.name}"
+                yield f"{path}?property={declared.name}&interval=1h"
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+def test_no_route_lets_it_out(
+    api: tuple[Served, dict[str, list[Observed]]], role: Role | None
+) -> None:
+    served, _ = api
+    asked = 0
+    headers = served.as_role(role)
+    for path in paths(served):
+        answer = served.get(path, headers=headers)
+        asked += 1
+        # What the caller wrote may come back in a problem; nothing else of it may.
+        told = answer.text.replace(path, "") if answer.status_code == 200 else ""
+        assert answer.status_code in {200, 401, 403, 404}, (path, answer.text)
+        for secret in (MARK, "9.876", "8.765"):
+            assert secret not in told, path
+    assert asked > 50
+
+
+def test_no_stream_lets_it_out(api: tuple[Served, dict[str, list[Observed]]], until: Until) -> None:
+    served, rows = api
+    with (
+        psycopg.connect(served.database_url, autocommit=True) as connection,
+        stream(served) as anyone,
+        stream(served, "", Role.OPERATOR) as operator,
+        stream(served, "", Role.OPERATOR, last_id="ports:0,signals:0,edge:0,farms:0") as resumed,
+        stream(served, "?bbox=9,8,10,9", Role.STAFF) as nearby,
+    ):
+        until(joined(served, 4))
+        for sector, stored in rows.items():
+            later = [(series, time + SECOND, result) for series, time, result in stored]
+            City(connection).append(sector, later, latest=False)
+        for live in (anyone, operator, resumed, nearby):
+            assert live.silent()
+    until(joined(served, 0))
