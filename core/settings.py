@@ -1,5 +1,6 @@
 """Every knob: read from CHIMATA_* once, frozen, passed down."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -74,10 +75,16 @@ class Settings:
 
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_ALLOWED = {"CHIMATA_MQTT_VERSION": (4, 5)}
 
 
 def _convert(name: str, text: str, wanted: type) -> Any:
     try:
-        return _BOOLEANS[text.lower()] if wanted is bool else wanted(text)
+        value = _BOOLEANS[text.lower()] if wanted is bool else wanted(text)
     except (ValueError, KeyError) as error:
         raise CityError("invalid", f"{name}: {text!r} is not a valid {wanted.__name__}") from error
+    if isinstance(value, int | float) and not 0 <= value < math.inf:  # NaN is in no range
+        raise CityError("invalid", f"{name}: {text!r} must be a number from 0 up")
+    if name in _ALLOWED and value not in _ALLOWED[name]:
+        raise CityError("invalid", f"{name}: {text!r} is none of {_ALLOWED[name]}")
+    return value

@@ -6,6 +6,7 @@ import hmac
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ ISSUER = "chimata"
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
 LIFETIME_SECONDS = 365 * 24 * 3600
 LEEWAY_SECONDS = 30
-SIGNATURE_PARTS = 4
+SIGNATURE = re.compile(r"v1\.([0-9a-f]{1,64})\.([0-9]{1,16})\.([0-9a-f]{64})")
+SECRET_BYTES_MIN = 16
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """Gateway ids and boots: no broker wildcard or space, since those would widen permissions."""
 
@@ -89,9 +91,9 @@ def load_keys(folder: Path, *, create: bool = False) -> Keys:
     try:
         return Keys(
             OKPKey.import_key(orjson.loads(signing_file.read_bytes())),
-            base64.b64decode(secret_file.read_bytes(), validate=True),
+            _secret(secret_file.read_bytes()),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, JoseError) as error:
         raise CityError(
             "unavailable",
             f"no usable keys in {folder} ({type(error).__name__}); `chimata up` makes them",
@@ -102,10 +104,18 @@ def load_secret(settings: Settings) -> bytes:
     """The secret behind the batch keys: CHIMATA_INGEST_SECRET, or the one in the data folder."""
     if settings.ingest_secret:
         try:
-            return base64.b64decode(settings.ingest_secret, validate=True)
+            return _secret(settings.ingest_secret)
         except ValueError as error:
-            raise invalid("CHIMATA_INGEST_SECRET", "is not base64") from error
+            raise invalid("CHIMATA_INGEST_SECRET", str(error)) from error
     return load_keys(settings.data / "keys").secret
+
+
+def _secret(text: str | bytes) -> bytes:
+    """The secret behind its base64; ValueError for one that could be guessed (a cut-off file)."""
+    secret = base64.b64decode(text, validate=True)
+    if len(secret) < SECRET_BYTES_MIN:
+        raise ValueError(f"must be base64 of at least {SECRET_BYTES_MIN} bytes")
+    return secret
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -170,10 +180,12 @@ def issue(
 class Verifier:
     """Checks tokens of this machine's issuer and, where one is set, of an outside OIDC issuer.
 
-    The outside key set is fetched by `fetch` when an unknown key id appears, at most once a minute.
+    The outside key set is fetched by `fetch` when an unknown key id appears, at most once a minute,
+    and once an hour, so that a key which the issuer withdrew is not believed for ever.
     """
 
     REFETCH_SECONDS_MIN = 60.0
+    KEYS_SECONDS_MAX = 3600.0
 
     def __init__(
         self,
@@ -189,6 +201,7 @@ class Verifier:
         self._fetch = fetch
         self._outside: KeySet | None = None
         self._fetched_at = float("-inf")
+        self._fetching = threading.Lock()
 
     def verify(self, token: str) -> Principal:
         """Who the token speaks for; CityError `unauthenticated` that says why not."""
@@ -215,7 +228,8 @@ class Verifier:
     def _keys_for(self, token: str) -> tuple[str, Any]:
         """The issuer that the token names, and that issuer's keys: never another's."""
         unverified = extract_compact(token.encode())
-        named = orjson.loads(unverified.payload).get("iss")
+        claims = orjson.loads(unverified.payload)
+        named = claims.get("iss") if isinstance(claims, dict) else None
         if named == ISSUER and self._own is not None:
             return ISSUER, self._own
         if named and named == self._outside_issuer:
@@ -223,14 +237,20 @@ class Verifier:
         raise ValueError("unknown issuer")
 
     def _outside_keys(self, key_id: str) -> KeySet:
-        known = self._outside is not None and any(k.kid == key_id for k in self._outside.keys)
-        stale = time.monotonic() - self._fetched_at > self.REFETCH_SECONDS_MIN
-        if not known and stale and self._fetch is not None:
-            self._fetched_at = time.monotonic()
-            self._outside = KeySet.import_key_set(self._fetch())  # type: ignore[arg-type]
-        if self._outside is None:
-            raise ValueError("the issuer's keys are not available")
-        return self._outside
+        with self._fetching:  # others wait for the first fetch: their tokens are as good
+            age = time.monotonic() - self._fetched_at
+            known = self._outside is not None and any(k.kid == key_id for k in self._outside.keys)
+            wanted = not known or age > self.KEYS_SECONDS_MAX
+            if wanted and age > self.REFETCH_SECONDS_MIN and self._fetch is not None:
+                self._fetched_at = time.monotonic()
+                try:
+                    self._outside = KeySet.import_key_set(self._fetch())  # type: ignore[arg-type]
+                except (CityError, JoseError, ValueError):
+                    if not known:
+                        raise
+            if self._outside is None:
+                raise ValueError("the issuer's keys are not available")
+            return self._outside
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
@@ -271,11 +291,12 @@ def check_batch_signature(
     secret: bytes, topic: str, gateway: str, boot: str, seq: int, payload: bytes, header: str
 ) -> None:
     """Accept what `sign_batch` made with a live token of this gateway; CityError otherwise."""
-    parts = header.split(".")
-    if len(parts) != SIGNATURE_PARTS or parts[0] != "v1" or not parts[2].isdecimal():
+    found = SIGNATURE.fullmatch(header)
+    if found is None:
         raise CityError("unauthenticated", "chimata-signature: not of the form v1.jti.exp.mac")
-    if int(parts[2]) < time.time() - LEEWAY_SECONDS:
+    token_id, expires_at, mac = found[1], int(found[2]), found[3]
+    if expires_at < time.time() - LEEWAY_SECONDS:
         raise CityError("unauthenticated", "chimata-signature: the gateway's token has expired")
-    key = batch_key(secret, gateway, parts[1], int(parts[2]))
-    if not hmac.compare_digest(_mac(key, topic, gateway, boot, seq, payload), parts[3]):
+    key = batch_key(secret, gateway, token_id, expires_at)
+    if not hmac.compare_digest(_mac(key, topic, gateway, boot, seq, payload), mac):
         raise CityError("unauthenticated", "chimata-signature: does not match the batch")

@@ -53,7 +53,13 @@ def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max
         positions=checker.positions(decoded.positions),
         documents=checker.kept(_joined(documents), ResultKind.DOCUMENT),
     )
-    return replace(kept, streams=checker.streams, rejected=(*decoded.rejected, *checker.rejected))
+    return replace(
+        kept,
+        streams=checker.streams,
+        rejected=(*decoded.rejected, *checker.rejected),
+        # A Thing heard from the future would look alive until that time has come.
+        heard=tuple(heard for heard in decoded.heard if 0 <= heard.phenomenon_time <= latest),
+    )
 
 
 @dataclass(frozen=True, slots=True)

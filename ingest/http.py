@@ -14,7 +14,7 @@ import domains
 from core.errors import CityError, invalid
 from core.sector import all_formats
 from core.settings import Settings
-from core.storage.observations import Outcome
+from core.storage.message import Outcome
 from core.tokens import NAME, Principal, Role, Verifier
 from ingest.pipeline import SEQ_MAX, Pipeline, Raw, Settled
 from ingest.receipts import as_json, ranges
@@ -57,7 +57,7 @@ class Receipt(BaseModel):
 
 def router(settings: Settings) -> APIRouter:
     """The route and its pipeline, which runs from the first message to the application's end."""
-    pipeline = Pipeline(settings, "http", _answer)
+    pipeline = Pipeline(settings, _answer)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

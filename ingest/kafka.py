@@ -83,7 +83,7 @@ class KafkaIngestor:
         self._settings = settings
         self._secret = load_secret(settings)
         self._progress = Progress()
-        self._pipeline = Pipeline(settings, "kafka", self._settle)
+        self._pipeline = Pipeline(settings, self._settle)
         self._servers = settings.kafka_bootstrap.split(",")
         self._producer: KafkaProducer | None = None
 

@@ -39,7 +39,7 @@ class MqttIngestor:
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
         self._on_ready = on_ready
-        self._pipeline = Pipeline(settings, "mqtt", self._settle)
+        self._pipeline = Pipeline(settings, self._settle)
         self._session = 0
         self._subscribing: set[int | None] = set()
         self._client = self._make_client()

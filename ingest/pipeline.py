@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,8 +24,9 @@ from core.sector import COMMON_FORMATS, Context, Sector
 from core.sensorthings import DataClass, Decoded, Rejected
 from core.settings import Settings
 from core.storage.latest import Flush
-from core.storage.ledger import ProcessEntry
-from core.storage.observations import Message, Outcome, SectorStore
+from core.storage.ledger import Pending, hold_process_lock, new_process
+from core.storage.message import Message, Outcome
+from core.storage.observations import SectorStore
 from core.storage.pool import DatabaseRole, Session, open_session
 from core.tokens import NAME
 from ingest.check import check
@@ -63,6 +64,7 @@ class Raw:
 
 Settled = Sequence[tuple[Raw, Outcome]]
 Source = tuple[str, str, str]
+Batch = Sequence[tuple[Raw, Message]]
 
 
 class Budget:
@@ -98,12 +100,12 @@ class Budget:
 class Pipeline:
     """Takes messages of one process; `settle` is called from its threads, after each commit."""
 
-    def __init__(self, settings: Settings, kind: str, settle: Callable[[Settled], None]) -> None:
+    def __init__(self, settings: Settings, settle: Callable[[Settled], None]) -> None:
         self.settings = settings
+        self.process = new_process()
         self.settle = settle
         self.budget = Budget(settings.queue_bytes_max)
         self.stopping = threading.Event()
-        self._kind = kind
         self._lines: dict[str, _Line] = {}
         self._keeper = threading.Thread(target=self._keep, name="projection", daemon=True)
 
@@ -133,23 +135,19 @@ class Pipeline:
 
     def _keep(self) -> None:
         """Write the latest values and this process's line of the account; both are rebuildable."""
-        entry = ProcessEntry(self._kind)
         session: Session | None = None
         maintained_at = 0.0
-        pending: list[dict[str, Any]] = []
         while True:
             stopping = self.stopping.wait(FLUSH_SECONDS)
             try:
                 if session is None or session.closed:
                     session = open_session(self.settings.database_url, DatabaseRole.INGEST)
                     session.execute("SET synchronous_commit = off")
-                    entry.enter(session)
+                    hold_process_lock(session, self.process)
                 for line in list(self._lines.values()):
                     line.write_latest(session)
-                now = [row for line in list(self._lines.values()) for row in line.pending()]
-                if now or pending:
-                    entry.write(session, now)
-                    pending = now
+                for line in list(self._lines.values()):
+                    line.write_pending(session)
                 if time.monotonic() - maintained_at > MAINTAIN_SECONDS:
                     maintained_at = time.monotonic()
                     _maintain(session, self.settings)
@@ -177,8 +175,10 @@ class _Line:
         self._ready: deque[tuple[Raw, Message]] = deque()
         self._ready_rows = 0
         self._changed = threading.Condition()
-        self._received: dict[Source, int] = defaultdict(int)
-        self._held: dict[Source, int] = defaultdict(int)
+        self._received: Counter[Source] = Counter()
+        self._held: Counter[Source] = Counter()
+        self._version = 0
+        self._told: Sequence[dict[str, Any]] = ()
         self._flush: Flush | None = None
         self._threads = [
             threading.Thread(target=self._decode_all, name=f"decode-{sector.name}", daemon=True),
@@ -202,14 +202,29 @@ class _Line:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def pending(self) -> list[dict[str, Any]]:
-        """Decoded and not yet committed, by source, for the account."""
+    def _pending(self, batch: Batch = ()) -> Pending:
+        """What is decoded and not yet committed once this batch is; under the line's lock."""
+        received, held = Counter(self._received), Counter(self._held)
+        for _, message in batch:
+            source = (message.gateway, self._sector.name, message.format)
+            received[source] -= message.decoded.received
+            held[source] -= message.decoded.received
+        rows = [
+            {"gateway": g, "sector": s, "format": f, "received": n, "held": held[g, s, f]}
+            for (g, s, f), n in received.items()
+            if n
+        ]
+        version = self._version + (1 if batch else 0)
+        return Pending(self._pipeline.process, self._sector.name, version, rows)
+
+    def write_pending(self, session: Session) -> None:
+        """Write what waits between appends, where it is another than was written last."""
         with self._changed:
-            return [
-                {"gateway": g, "sector": s, "format": f, "received": n, "held": self._held[g, s, f]}
-                for (g, s, f), n in self._received.items()
-                if n
-            ]
+            pending = self._pending()
+        if pending.rows != self._told:
+            pending.update(session)
+            session.commit()
+            self._told = pending.rows
 
     def write_latest(self, session: Session) -> None:
         """Write what the store thread has drained; it drains again only once this is done."""
@@ -325,16 +340,17 @@ class _Line:
             self._changed.notify_all()
             return batch
 
-    def _store_batch(
-        self, session: Session | None, batch: Sequence[tuple[Raw, Message]]
-    ) -> Session | None:
+    def _store_batch(self, session: Session | None, batch: Batch) -> Session | None:
         """Store until it is stored; a database that is away is waited for, whatever it takes."""
         attempt = 0
         while not self._pipeline.stopping.is_set():
             try:
                 if session is None or session.closed:
                     session = open_session(self._settings.database_url, DatabaseRole.INGEST)
-                outcomes = self._store.append(session, [message for _, message in batch])
+                with self._changed:
+                    pending = self._pending(batch)
+                messages = [message for _, message in batch]
+                outcomes = self._store.append(session, messages, pending)
             except (psycopg.OperationalError, psycopg.InterfaceError, CityError) as error:
                 log.warning("storage is away, holding %d messages: %s", len(batch), _brief(error))
                 if session is not None:
@@ -345,14 +361,12 @@ class _Line:
                 if attempt:
                     return self._split(session, batch, error)
             else:
-                self._settle(batch, outcomes)
+                self._settle(batch, outcomes, pending)
                 return session
             attempt += 1
         return session
 
-    def _split(
-        self, session: Session | None, batch: Sequence[tuple[Raw, Message]], error: psycopg.Error
-    ) -> Session | None:
+    def _split(self, session: Session | None, batch: Batch, error: psycopg.Error) -> Session | None:
         """The database refuses something: halve until the bad message is alone, and reject that."""
         if len(batch) > 1:
             middle = len(batch) // 2
@@ -367,8 +381,9 @@ class _Line:
                 counter[source] += lost.received - message.decoded.received
         return self._store_batch(session, [(raw, replace(message, decoded=lost))])
 
-    def _settle(self, batch: Sequence[tuple[Raw, Message]], outcomes: Sequence[Outcome]) -> None:
+    def _settle(self, batch: Batch, outcomes: Sequence[Outcome], pending: Pending) -> None:
         with self._changed:
+            self._version, self._told = pending.version, pending.rows
             for _, message in batch:
                 source = (message.gateway, self._sector.name, message.format)
                 self._received[source] -= message.decoded.received

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from core.storage.observations import Outcome
+from core.storage.message import Outcome
 from ingest.pipeline import Settled
 
 BATCHES_A_RECEIPT_MAX = 1_000

@@ -324,7 +324,9 @@ def _distinct(
 
 
 _Streams = tuple[tuple[Stream, ...], dict[int, tuple[str, str]]]
-_REMEMBERED_MAX = 64
+_REMEMBERED_MAX = 32
+_REMEMBERED_STREAMS_MAX = 20_000
+"""Larger ones are made anew each time: what is remembered must stay bounded."""
 
 
 def _remembered(
@@ -335,6 +337,8 @@ def _remembered(
     unit: _Column | None,
 ) -> _Streams:
     """`_streams`, kept for the next batch: a gateway repeats its dictionaries."""
+    if len(pairs) > _REMEMBERED_STREAMS_MAX:
+        return _streams(pairs, thing, observed_property, unit)
     known: dict[Any, _Streams] = memory.setdefault("arrow-streams", {})
     names = tuple(tuple(c.texts) if c else None for c in (thing, observed_property, unit))
     key = (names, pairs.tobytes())

@@ -46,12 +46,15 @@ CREATE TABLE account (
   PRIMARY KEY (gateway, sector, format, hour)
 ) WITH (fillfactor = 70);
 
--- What running processes have decoded and not yet committed; a row without its owner's lock is void.
+-- What running processes have decoded and not yet committed; void without its owner's lock. Each
+-- append writes its sector's line anew, so that nothing is counted as stored and as held.
 CREATE TABLE ingest_process (
-  id bigint PRIMARY KEY,  -- also the key of the advisory lock that the process holds while it lives
-  kind text NOT NULL,
+  id bigint NOT NULL,  -- also the key of the advisory lock that the process holds while it lives
+  sector text NOT NULL,
+  version bigint NOT NULL,
   seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  pending jsonb NOT NULL DEFAULT '[]'
+  pending jsonb NOT NULL,
+  PRIMARY KEY (id, sector)
 );
 
 CREATE TABLE rejection (

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,19 @@ class Rows:
             a, b = column[1:], column[:-1]
             same &= (a == b) | (np.isnan(a) & np.isnan(b))
         return same
+
+    def key_at(self, position: int) -> Any:
+        """One row's result as a key of a dict: equal results are equal keys, NaN included."""
+        if self.shape is DOCUMENT:
+            return self.documents[position]
+        return tuple((column[position] + 0.0).tobytes() for column in self.results)
+
+    def value_at(self, position: int) -> Any:
+        """One row's result as a JSON value."""
+        if self.shape is DOCUMENT:
+            return self.documents[position].decode()
+        values = [float(column[position]) for column in self.results]
+        return values[0] if len(values) == 1 else values
 
     def pack(self, append_id: int, *, with_message: bool = False) -> bytes:
         """The rows as COPY BINARY, `message` last where asked for."""

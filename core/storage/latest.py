@@ -80,6 +80,9 @@ SELECT * FROM unnest(%(thing)s::integer[], %(gateway)s::text[], %(at)s::timestam
 ON CONFLICT (thing_id) DO UPDATE SET
   gateway = excluded.gateway, heard_at = excluded.heard_at, heard_time = excluded.heard_time
 WHERE excluded.heard_time > h.heard_time
+  -- A clock that was ahead and has been set right: current again after a silence, and not a repeat.
+  OR (excluded.heard_time <> h.heard_time AND excluded.heard_at > h.heard_at + interval '10 seconds'
+      AND abs(extract(epoch FROM excluded.heard_at - excluded.heard_time)) < 600)
 """
 UPSERT_PROJECTION = """
 INSERT INTO projection (sector, append_id) VALUES (%(sector)s, %(append_id)s)

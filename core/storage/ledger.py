@@ -72,9 +72,19 @@ FROM counted c LEFT JOIN missing m USING (gateway, sector, format)
 GROUP BY c.gateway, c.sector, c.format ORDER BY 2, 1, 3
 """
 TAKE_PROCESS_LOCK = "SELECT pg_advisory_lock(%s)"
-UPSERT_PROCESS = """
-INSERT INTO ingest_process (id, kind, pending) VALUES (%(id)s, %(kind)s, %(pending)s::jsonb)
-ON CONFLICT (id) DO UPDATE SET pending = excluded.pending, seen_at = clock_timestamp()
+# By the append itself: the version goes up, and what is pending is what the append leaves behind.
+REPLACE_PENDING = """
+INSERT INTO ingest_process (id, sector, version, pending)
+VALUES (%(id)s, %(sector)s, %(version)s, %(pending)s::jsonb)
+ON CONFLICT (id, sector) DO UPDATE SET
+  version = excluded.version, pending = excluded.pending, seen_at = clock_timestamp()
+"""
+# Between appends: void if one was committed since the pending was counted.
+UPDATE_PENDING = """
+INSERT INTO ingest_process AS p (id, sector, version, pending)
+VALUES (%(id)s, %(sector)s, %(version)s, %(pending)s::jsonb)
+ON CONFLICT (id, sector) DO UPDATE SET pending = excluded.pending, seen_at = clock_timestamp()
+WHERE p.version = excluded.version
 """
 DELETE_DEAD_PROCESSES = "DELETE FROM ingest_process WHERE seen_at < now() - interval '1 day'"
 
@@ -145,25 +155,44 @@ def add_to_account(
         cursor.executemany(ADD_TO_ACCOUNT, rows)
 
 
-class ProcessEntry:
-    """This process's line in the account: what it has decoded and not yet committed.
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One process's line in a sector's account: what it has decoded and not yet committed.
 
-    The line counts only while the session's advisory lock is held, so a killed process's line is
-    void at once.
+    `version` counts the process's appends in the sector; `rows` are {gateway, sector, format,
+    received, held}. The line counts only while the advisory lock `process` is held, so that a
+    killed process's line is void at once.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.id = secrets.randbits(62)
-        self._kind = kind
+    process: int
+    sector: str
+    version: int
+    rows: Sequence[dict[str, Any]]
 
-    def enter(self, connection: Session) -> None:
-        """Take the lock on a connection that must stay open."""
-        connection.execute(TAKE_PROCESS_LOCK, (self.id,))
-        connection.execute(DELETE_DEAD_PROCESSES)
-        self.write(connection, [])
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "id": self.process,
+            "sector": self.sector,
+            "version": self.version,
+            "pending": orjson.dumps(self.rows).decode(),
+        }
 
-    def write(self, connection: Session, pending: Sequence[dict[str, Any]]) -> None:
-        """Replace what is pending: [{gateway, sector, format, received, held}]."""
-        values = {"id": self.id, "kind": self._kind, "pending": orjson.dumps(pending).decode()}
-        connection.execute(UPSERT_PROCESS, values)
-        connection.commit()
+    def replace(self, connection: Session) -> None:
+        """Write it in the transaction of the append that it follows."""
+        connection.execute(REPLACE_PENDING, self._parameters())
+
+    def update(self, connection: Session) -> None:
+        """Write it between appends; nothing happens if another append was committed meanwhile."""
+        connection.execute(UPDATE_PENDING, self._parameters())
+
+
+def new_process() -> int:
+    """A process's number, which is also the key of its advisory lock."""
+    return secrets.randbits(62)
+
+
+def hold_process_lock(connection: Session, process: int) -> None:
+    """Take the lock for as long as this session lives, and forget processes long dead."""
+    connection.execute(TAKE_PROCESS_LOCK, (process,))
+    connection.execute(DELETE_DEAD_PROCESSES)
+    connection.commit()

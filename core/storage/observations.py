@@ -6,7 +6,7 @@ their Datastream cannot repeat and go straight through COPY; all others are merg
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,13 +26,13 @@ from core.sensorthings import (
     canonical_json,
     kinds_of,
     observation_json,
-    used_streams,
 )
 from core.storage import ledger, rejections
 from core.storage.catalogue import Catalogue
-from core.storage.columns import DOCUMENT, NUMBER, POSITION, SHAPES, Rows, Shape, concatenate
+from core.storage.columns import DOCUMENT, SHAPES, Rows, concatenate
 from core.storage.latest import Flush, Latest
-from core.storage.ledger import Counts, Identity
+from core.storage.ledger import Counts, Pending
+from core.storage.message import Message, Outcome, rows_of, wanted
 
 Session = Connection[tuple[Any, ...]]
 
@@ -61,39 +61,6 @@ DIRECT_COMPRESS = (
     "SET LOCAL timescaledb.enable_direct_compress_copy = on",
     "SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = on",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message on its way in: where it came from, its identity if it has one, what it held."""
-
-    gateway: str
-    format: str
-    channel: str
-    received_at: int
-    payload: bytes
-    sha256: bytes
-    decoded: Decoded
-    boot: str | None = None
-    seq: int | None = None
-
-    @property
-    def identity(self) -> Identity | None:
-        """(gateway, boot, seq), or None for a loose message."""
-        if self.boot is None or self.seq is None:
-            return None
-        return (self.gateway, self.boot, self.seq)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one message: result is stored, duplicate or refused, and each is final."""
-
-    result: str
-    counts: Counts
-    reason: str | None = None
-    detail: str | None = None
-    rejected: Sequence[Rejected] = ()
 
 
 @dataclass(slots=True)
@@ -151,8 +118,12 @@ class SectorStore:
             tuple[int, ResultKind], tuple[Sequence[Stream], NDArray[np.int32]]
         ] = {}
 
-    def append(self, connection: Session, messages: Sequence[Message]) -> list[Outcome]:
+    def append(
+        self, connection: Session, messages: Sequence[Message], pending: Pending | None = None
+    ) -> list[Outcome]:
         """Store messages, all or none, and say what became of each, in their order.
+
+        `pending` is what the process holds besides these messages, for the account.
 
         After a psycopg error nothing is stored, or, when the connection broke during COMMIT, it is
         not known: either way the caller repeats this very call on a working connection.
@@ -163,7 +134,7 @@ class SectorStore:
                 return settled
             if not self._loaded:
                 self._load(connection)
-            return self._append(connection, messages)
+            return self._append(connection, messages, pending)
         except BaseException:
             self._loaded = False  # ids and marks of a failed append are void
             if not connection.closed:
@@ -196,7 +167,9 @@ class SectorStore:
         self._native = bool(row and row[0])
         self._loaded = True
 
-    def _append(self, connection: Session, messages: Sequence[Message]) -> list[Outcome]:
+    def _append(
+        self, connection: Session, messages: Sequence[Message], pending: Pending | None
+    ) -> list[Outcome]:
         row = connection.execute(ledger.NEXT_APPEND, {"sector": self.sector.name}).fetchone()
         append = _Append(row[0] if row else 0, messages)
         if self._latest.append_id != append.id - 1:
@@ -205,6 +178,8 @@ class SectorStore:
         for rows in self._rows(connection, append):
             self._write(connection, append, rows)
         self._record(connection, append)
+        if pending is not None:
+            pending.replace(connection)
         self._commit(connection, append)
         self._remember(append)
         return [append.outcomes[index] for index in range(len(messages))]
@@ -222,10 +197,10 @@ class SectorStore:
             if message.identity not in taken:
                 taken[message.identity] = content
             elif taken[message.identity] == content:
-                counts = _counts(message, duplicate=message.decoded.received)
+                counts = message.counts(duplicate=message.decoded.received)
                 append.outcomes[index] = Outcome("duplicate", counts)
             else:
-                counts = _counts(message, rejected=message.decoded.received)
+                counts = message.counts(rejected=message.decoded.received)
                 detail = f"batch {message.boot}/{message.seq} was taken before with other content"
                 append.outcomes[index] = Outcome("refused", counts, "batch-conflict", detail)
                 append.rejected[index].append(Rejected("batch-conflict", detail, message.payload))
@@ -236,14 +211,14 @@ class SectorStore:
         """The fresh messages' observations by shape, sorted, under their Datastreams' ids."""
         fresh = [(index, append.messages[index]) for index in append.fresh]
         new = [(i, m) for i, m in fresh if not self._identifies(m.decoded)]
-        self._catalogue.datastreams(connection, _wanted(new))
+        self._catalogue.datastreams(connection, wanted(new))
         described = [(update, m.gateway) for _, m in fresh for update in m.decoded.things]
         self._catalogue.describe(connection, described)
         texts = {t for _, m in fresh if m.decoded.categories for t in m.decoded.categories.result}
         codes = self._catalogue.codes(connection, texts) if texts else {}
         parts: dict[str, list[Rows]] = defaultdict(list)
         for index, message in fresh:
-            for rows, kind in _columns(message.decoded, index, codes.__getitem__):
+            for rows, kind in rows_of(message.decoded, index, codes.__getitem__):
                 known = self._identify(append, message.decoded.streams, rows, kind)
                 parts[rows.shape.table].append(known)
         for shape in SHAPES:
@@ -259,7 +234,7 @@ class SectorStore:
             for position in np.flatnonzero(np.isin(rows.datastream, list(reasons))).tolist():
                 index = int(rows.datastream[position])
                 time = to_iso(int(rows.time[position]))
-                payload = observation_json(streams[index], time, _value(rows, position))
+                payload = observation_json(streams[index], time, rows.value_at(position))
                 message = int(rows.message[position])
                 append.rejected[message].append(
                     Rejected("datastream-conflict", reasons[index], payload, position)
@@ -344,7 +319,7 @@ class SectorStore:
         for position in np.flatnonzero(again).tolist():
             if position == 0 or not repeats[position - 1]:
                 seen = {}
-            result = _result(rows, position)
+            result = rows.key_at(position)
             turn[position] = -1 if result in seen else len(seen)
             seen.setdefault(result, len(seen))
         append.count(append.duplicate, rows.take(turn < 0))
@@ -353,7 +328,7 @@ class SectorStore:
                 Rejected(
                     "too-many-corrections",
                     f"result: more than {CORRECTIONS_A_KEY_MAX} results for one time",
-                    canonical_json(_value(rows, position)),
+                    canonical_json(rows.value_at(position)),
                     position,
                 )
             )
@@ -501,11 +476,6 @@ class SectorStore:
                     )
 
 
-def _counts(message: Message, **observations: int) -> Counts:
-    decoded = message.decoded
-    return Counts(decoded.messages, decoded.unchanged, decoded.received, **observations)
-
-
 def _own_rejections(append: _Append, index: int) -> Sequence[Rejected]:
     """What the decoder rejected, unless the ledger had settled the whole message before."""
     outcome = append.outcomes[index]
@@ -517,8 +487,7 @@ def _settle(append: _Append, index: int) -> Outcome:
     """A fresh message's outcome; one of which nothing could be taken at all is refused."""
     decoded = append.messages[index].decoded
     lost = (*decoded.rejected, *append.rejected[index])
-    counts = _counts(
-        append.messages[index],
+    counts = append.messages[index].counts(
         stored=append.stored[index],
         duplicate=append.duplicate[index],
         rejected=len(lost),
@@ -528,69 +497,6 @@ def _settle(append: _Append, index: int) -> Outcome:
     if lost and len(lost) == counts.received and not taken:
         return Outcome("refused", counts, lost[0].reason, lost[0].detail, lost)
     return Outcome("stored", counts, rejected=lost)
-
-
-def _wanted(
-    messages: Sequence[tuple[int, Message]],
-) -> dict[tuple[str, str], tuple[Stream, ResultKind, str]]:
-    """Every (thing, property) named, with the kind of its first result and its gateway."""
-    wanted: dict[tuple[str, str], tuple[Stream, ResultKind, str]] = {}
-    for _, message in messages:
-        decoded = message.decoded
-        for columns, kind in kinds_of(decoded):
-            for index in used_streams(columns):
-                stream = decoded.streams[index]
-                name = (stream.thing, stream.property)
-                wanted.setdefault(name, (stream, kind, message.gateway))
-    return wanted
-
-
-def _columns(
-    decoded: Decoded, index: int, code_of: Callable[[str], int]
-) -> Iterator[tuple[Rows, ResultKind]]:
-    """The message's columns as rows whose datastream is still the index of the stream."""
-
-    def rows(
-        shape: Shape, columns: Any, *results: NDArray[np.float64], documents: Any = ()
-    ) -> Rows:
-        count = len(columns.stream)
-        quality = columns.quality
-        return Rows(
-            shape,
-            columns.stream.astype(np.int32, copy=False),
-            columns.phenomenon_time,
-            np.zeros(count, np.int16) if quality is None else quality.astype(np.int16, copy=False),
-            np.full(count, index, np.int32),
-            results,
-            np.array([*documents, None], object)[:-1],
-        )
-
-    if decoded.numbers is not None:
-        yield rows(NUMBER, decoded.numbers, decoded.numbers.result), ResultKind.NUMBER
-    if decoded.categories is not None:
-        codes = np.array([code_of(text) for text in decoded.categories.result], np.float64)
-        yield rows(NUMBER, decoded.categories, codes), ResultKind.CATEGORY
-    if decoded.positions is not None:
-        p = decoded.positions
-        yield rows(POSITION, p, p.longitude, p.latitude, p.speed, p.course), ResultKind.POSITION
-    if decoded.documents is not None:
-        d = decoded.documents
-        yield rows(DOCUMENT, d, documents=d.result), ResultKind.DOCUMENT
-
-
-def _result(rows: Rows, position: int) -> Any:
-    """One row's result as a key of a dict: equal results have equal bytes, NaN included."""
-    if rows.shape is DOCUMENT:
-        return rows.documents[position]
-    return tuple((column[position] + 0.0).tobytes() for column in rows.results)
-
-
-def _value(rows: Rows, position: int) -> Any:
-    """One row's result as a JSON value."""
-    if rows.shape is DOCUMENT:
-        return rows.documents[position].decode()
-    values = [float(column[position]) for column in rows.results]
-    return values[0] if len(values) == 1 else values
 
 
 def _copy_in(

@@ -13,7 +13,8 @@ from core.sector import Sector
 from core.sensorthings import Decoded, ThingUpdate
 from core.settings import Settings
 from core.storage.catalogue import Catalogue
-from core.storage.observations import Message, SectorStore
+from core.storage.message import Message
+from core.storage.observations import SectorStore
 from core.tokens import Role, issue, load_keys
 
 

@@ -1,4 +1,4 @@
-"""The append contract, on embedded PostgreSQL and on TimescaleDB: every key once, every count true."""
+"""The append contract on embedded PostgreSQL and TimescaleDB: keys once, counts true."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from core.clock import from_datetime
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import DataClass, Decoded, ObservationsBuilder, Position, ResultKind
 from core.storage.ledger import account
-from core.storage.observations import Message, Outcome, SectorStore
+from core.storage.message import Message, Outcome
+from core.storage.observations import SectorStore
 
 NOW = 1_790_000_000_000_000
 SECOND = 1_000_000

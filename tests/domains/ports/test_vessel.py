@@ -12,7 +12,8 @@ from api.app import create_app
 from core.clock import to_datetime
 from core.sector import Context
 from core.settings import Settings
-from core.storage.observations import Message, SectorStore
+from core.storage.message import Message
+from core.storage.observations import SectorStore
 from domains.ports import decode, wire
 from domains.ports.rules import eta_time, ship_type_text, station_kind, voyage_codes
 from domains.ports.sector import SECTOR

@@ -13,7 +13,8 @@ import pytest
 from core.clock import now_us, parse_iso
 from core.sector import Context
 from core.settings import Settings
-from core.storage.observations import Message, SectorStore
+from core.storage.message import Message
+from core.storage.observations import SectorStore
 from domains.signals import wire
 from domains.signals.decode import decode
 from domains.signals.sector import SECTOR
