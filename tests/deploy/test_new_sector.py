@@ -14,7 +14,7 @@ from core.errors import CityError
 from deploy import new_sector
 from tests.conftest import ROOT
 from tests.platform import running
-from tests.test_house import FILES
+from tests.test_house import tracked
 
 BIN = Path(sys.executable).parent
 LATEST_SECONDS_MAX = 10.0
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository as it would be committed, with a new sector `water` in it."""
     folder = tmp_path_factory.mktemp("copy") / "巷 copy"
-    for source in FILES:
+    for source in tracked():
         target = folder / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
