@@ -1,0 +1,5 @@
+"""Fixtures of the journeys."""
+
+from tests.journeys.replays import outboxes
+
+__all__ = ["outboxes"]
