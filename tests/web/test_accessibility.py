@@ -6,12 +6,12 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.platform import Platform
-from tests.web.conftest import OpenPage, wait_for_layers
+from tests.web.conftest import WIDE, OpenPage, wait_for_layers
 
 pytestmark = pytest.mark.browser
 Axe = Callable[[Page], list[str]]
 
-WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 320, "height": 700}
+NARROW = {"width": 320, "height": 700}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,12 @@ def choose_on_map(page: Page, sector: str) -> str:
         }""",
         sector,
     )
-    page.wait_for_function("chimataMap.loaded() && !chimataMap.isMoving()")
+    page.wait_for_function(
+        """([sector, key]) => !chimataMap.isMoving() &&
+             chimataMap.queryRenderedFeatures({layers: [`things-${sector}`]})
+               .some(feature => feature.properties.key === key)""",
+        arg=[sector, key],
+    )
     # A ship sails on between the jump and the click: ask where it is drawn now.
     at = page.evaluate(
         """([sector, key]) => {
@@ -219,14 +224,14 @@ def test_no_sideways_scrolling(
 
 def test_screenshot(open_page: OpenPage, demo: Platform, screenshot_file: Path) -> None:
     """README's picture of the demo city: real, recent and small."""
-    page = open_page(demo.url, locale="en-GB", reduced_motion="reduce")
+    size = {"width": 1440, "height": 900}
+    page = open_page(demo.url, locale="en-GB", reduced_motion="reduce", viewport=size)
     wait_for_layers(page)
     page.locator("tbody tr[data-sector=signals] .open").first.click()
     page.wait_for_selector("[data-testid=signal-groups] li")
     page.wait_for_selector("[data-testid=history] .bands svg")
     page.mouse.move(5, 5)
-    page.wait_for_function("chimataMap.loaded()")
-    page.wait_for_timeout(1_500)
+    page.wait_for_timeout(3_000)
     page.screenshot(path=screenshot_file)
     header = screenshot_file.read_bytes()[:24]
     assert struct.unpack(">II", header[16:24]) == (1440, 900)

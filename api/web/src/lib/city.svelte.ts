@@ -29,6 +29,7 @@ export interface Bounds {
 const PAGE_ROWS = 2_000;
 const OUTLINES_MAX = 5_000;
 const RATE_WINDOW_SECONDS = 5;
+const FLUSH_MILLISECONDS_MIN = 250;
 const RELOAD_AFTER_MILLISECONDS = 1_500;
 // A Thing that was silent for longer is drawn as such: its last value is no longer news.
 const SILENT_SECONDS: Record<string, number> = { signals: 20, edge: 60, ports: 900, farms: 7_200 };
@@ -60,6 +61,7 @@ class City {
   private listeners = new Set<Listener>();
   private touched = new Map<string, Set<string>>();
   private frame = 0;
+  private flushed = 0;
   private arrived: number[] = [];
   private stopLive = (): void => {};
   private reloads = new Map<string, ReturnType<typeof setTimeout>>();
@@ -190,11 +192,20 @@ class City {
       learn(thing, observation.property, observation);
       touched.add(key);
     }
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.flush());
+    this.flushSoon();
+  }
+
+  /** At the next frame, but not at every frame: a drawn map costs power. */
+  private flushSoon(): void {
+    if (this.frame) return;
+    this.frame = 1;
+    const wait = Math.max(0, this.flushed + FLUSH_MILLISECONDS_MIN - performance.now());
+    setTimeout(() => requestAnimationFrame(() => this.flush()), wait);
   }
 
   private flush(): void {
     this.frame = 0;
+    this.flushed = performance.now();
     for (const [sector, keys] of this.touched) {
       if (keys.size) for (const listener of this.listeners) listener(sector, keys);
     }
