@@ -101,6 +101,7 @@ class Latest:
 
     sector: str
     append_id: int = 0
+    _drained_id: int = 0
     time: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _changed: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     _moved: set[int] = field(default_factory=set)
@@ -110,7 +111,7 @@ class Latest:
         """Take over what was flushed before; `catch_up` adds what was not."""
         query = {"sector": self.sector}
         row = connection.execute(SELECT_PROJECTION, query).fetchone()
-        self.append_id = row[0] if row else 0
+        self.append_id = self._drained_id = row[0] if row else 0
         self.time = np.zeros(0, np.int64)
         self._changed.clear()
         self._moved.clear()
@@ -198,9 +199,13 @@ class Latest:
             self._heard[thing_id] = (gateway, heard_at, heard_time)
 
     def drain(self) -> "Flush | None":
-        """What changed since the last drain, to be written; None when nothing did."""
-        if not self._changed and not self._heard:
+        """What changed since the last drain, to be written; None when nothing did.
+
+        Appends that changed nothing are told too, or the next start would look for news in them.
+        """
+        if not self._changed and not self._heard and self.append_id == self._drained_id:
             return None
+        self._drained_id = self.append_id
         taken = Flush(self.sector, self.append_id, self._changed, self._moved, self._heard)
         self._changed, self._moved, self._heard = {}, set(), {}
         return taken
@@ -226,6 +231,10 @@ class Flush:
         """Upsert, newest wins; the caller commits, and need not do so durably."""
         if self.changed:
             self._write_latest(connection)
+        if self.moved:
+            moved = {"sector": self.sector, "datastreams": sorted(self.moved)}
+            connection.execute(UPSERT_PLACES, moved)
+        connection.execute(UPSERT_PROJECTION, {"sector": self.sector, "append_id": self.append_id})
         if self.heard:
             things, spoken = zip(*sorted(self.heard.items()), strict=True)
             gateways, heard_at, heard_time = zip(*spoken, strict=True)
@@ -246,7 +255,3 @@ class Flush:
         for name in ("time", "received"):
             values[name] = [to_datetime(moment) for moment in values[name]]
         connection.execute(UPSERT_LATEST, values)
-        where = {"sector": self.sector, "append_id": self.append_id}
-        if self.moved:
-            connection.execute(UPSERT_PLACES, {**where, "datastreams": sorted(self.moved)})
-        connection.execute(UPSERT_PROJECTION, where)

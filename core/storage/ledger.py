@@ -71,7 +71,7 @@ SELECT c.gateway, c.sector, c.format, sum(messages)::bigint, sum(unchanged)::big
 FROM counted c LEFT JOIN missing m USING (gateway, sector, format)
 GROUP BY c.gateway, c.sector, c.format ORDER BY 2, 1, 3
 """
-TAKE_PROCESS_LOCK = "SELECT pg_advisory_lock(%s)"
+TAKE_PROCESS_LOCK = "SELECT pg_try_advisory_lock(%s)"
 # By the append itself: the version goes up, and what is pending is what the append leaves behind.
 REPLACE_PENDING = """
 INSERT INTO ingest_process (id, sector, version, pending)
@@ -191,8 +191,13 @@ def new_process() -> int:
     return secrets.randbits(62)
 
 
-def hold_process_lock(connection: Session, process: int) -> None:
-    """Take the lock for as long as this session lives, and forget processes long dead."""
-    connection.execute(TAKE_PROCESS_LOCK, (process,))
+def hold_process_lock(connection: Session, process: int) -> bool:
+    """Take the lock for as long as this session lives, and forget processes long dead.
+
+    False while a connection that we lost still has it in the server, which may take hours to
+    notice: the line counts all the same, and the caller tries again.
+    """
+    row = connection.execute(TAKE_PROCESS_LOCK, (process,)).fetchone()
     connection.execute(DELETE_DEAD_PROCESSES)
     connection.commit()
+    return bool(row and row[0])

@@ -32,6 +32,11 @@ class Migration:
     text: str
 
     @property
+    def label(self) -> str:
+        """How it is named to people."""
+        return f"{self.group}/{self.name}"
+
+    @property
     def sha256(self) -> str:
         """What the ledger keeps: an applied file must never change."""
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -55,15 +60,15 @@ def migrate(database_url: str, root: Path = ROOT) -> list[str]:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         connection.execute(CREATE_LEDGER)
         applied = {(g, n): digest for g, n, digest in connection.execute(SELECT_APPLIED)}
-        timescale = has_timescale(connection)
-        for migration in found(root, timescale=timescale):
-            label = f"{migration.group}/{migration.name}"
+        migrations = list(found(root, timescale=has_timescale(connection)))
+        for migration in migrations:  # all are looked at before any is applied
             known = applied.get((migration.group, migration.name))
-            if known is None:
+            if known not in (None, migration.sha256):
+                raise CityError("conflict", f"{migration.label} was edited after it was applied")
+        for migration in migrations:
+            if (migration.group, migration.name) not in applied:
                 _apply(connection, migration)
-                applied_now.append(label)
-            elif known != migration.sha256:
-                raise CityError("conflict", f"{label} was edited after it was applied")
+                applied_now.append(migration.label)
     return applied_now
 
 

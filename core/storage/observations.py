@@ -40,6 +40,8 @@ DIRECT_COMPRESS_ROWS_MIN = 10_000
 """Fewer rows make poor columnstore batches: they wait as rows for the compression policy."""
 CORRECTIONS_A_KEY_MAX = 16
 """Different results for one key inside one append; more is a fault of the sender."""
+CATCH_UP_MAX = 50
+"""Appends of other processes that are read one by one; beyond, everything is loaded anew."""
 IDENTIFIED_MAX = 64
 """Tuples of streams whose Datastream ids are kept."""
 
@@ -57,6 +59,8 @@ ON COMMIT DELETE ROWS
 """
 MERGE = "SELECT message, stored, duplicate FROM {merge}(%s, %s)"
 COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+# A correction in a compressed chunk decompresses its segment; a limit would make it a rejection.
+UNLIMITED_CORRECTIONS = "SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 DIRECT_COMPRESS = (
     "SET LOCAL timescaledb.enable_direct_compress_copy = on",
     "SET LOCAL timescaledb.enable_direct_compress_copy_client_sorted = on",
@@ -165,6 +169,8 @@ class SectorStore:
         self._identified.clear()
         row = connection.execute(SELECT_NATIVE).fetchone()
         self._native = bool(row and row[0])
+        if not self._native:
+            connection.execute(UNLIMITED_CORRECTIONS)
         self._loaded = True
 
     def _append(
@@ -172,6 +178,8 @@ class SectorStore:
     ) -> list[Outcome]:
         row = connection.execute(ledger.NEXT_APPEND, {"sector": self.sector.name}).fetchone()
         append = _Append(row[0] if row else 0, messages)
+        if append.id - 1 - self._latest.append_id > CATCH_UP_MAX:
+            self._load(connection)  # the projection has seen nearly all of them
         if self._latest.append_id != append.id - 1:
             self._latest.catch_up(connection, append.id - 1)
         self._settle_known(connection, append)

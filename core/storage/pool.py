@@ -11,6 +11,14 @@ from core.errors import CityError
 
 ACQUIRE_SECONDS_MAX = 10.0
 CONNECT_SECONDS_MAX = 5
+# A server that vanished without a word is noticed in half a minute, not after hours.
+CONNECT = {
+    "connect_timeout": CONNECT_SECONDS_MAX,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 Session = Connection[tuple[Any, ...]]
 
@@ -35,6 +43,7 @@ def role_pool(
 
     return ConnectionPool(
         database_url,
+        kwargs=CONNECT,
         min_size=0,
         max_size=connections_max,
         max_idle=60,
@@ -50,8 +59,12 @@ def open_session(database_url: str, role: DatabaseRole) -> Session:
     """One connection of one role, for the threads that keep theirs."""
     if not database_url:
         raise CityError("unavailable", "CHIMATA_DATABASE_URL is not set")
-    session = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS_MAX)
-    _assume(session, role)
+    session: Session = psycopg.connect(database_url, **CONNECT)
+    try:
+        _assume(session, role)
+    except BaseException:
+        session.close()
+        raise
     return session
 
 

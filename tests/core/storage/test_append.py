@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 
 from core.clock import from_datetime
 from core.sector import ObservedProperty, Sector
-from core.sensorthings import DataClass, Decoded, ObservationsBuilder, Position, ResultKind
+from core.sensorthings import (
+    DataClass,
+    Decoded,
+    Numbers,
+    ObservationsBuilder,
+    Position,
+    ResultKind,
+    Stream,
+)
 from core.storage.ledger import account
 from core.storage.message import Message, Outcome
 from core.storage.observations import SectorStore
@@ -133,6 +142,37 @@ def test_another_process_is_seen(connection: psycopg.Connection[Any]) -> None:
     assert counts(b.append(connection, [message(two)])[0])[1] == 1
     assert counts(a.append(connection, [message(two)])[0]) == (1, 0, 1, 0)
     assert counts(SectorStore(SECTOR).append(connection, [message(two)])[0]) == (1, 0, 1, 0)
+
+
+def test_a_process_far_behind_catches_up(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.storage.observations.CATCH_UP_MAX", 2)
+    behind, busy = SectorStore(SECTOR), SectorStore(SECTOR)
+    behind.append(connection, [message(decoded(("t", "level", NOW, 0.0)))])
+    for k in range(5):
+        busy.append(connection, [message(decoded(("t", "level", NOW + k * SECOND, float(k))))])
+    again = decoded(("t", "level", NOW + 3 * SECOND, 3.0), ("t", "level", NOW + 9 * SECOND, 9.0))
+    assert counts(behind.append(connection, [message(again)])[0]) == (2, 1, 1, 0)
+    assert len(rows(connection)) == 6
+
+
+def test_bulk_rows_are_corrected_like_single_ones(connection: psycopg.Connection[Any]) -> None:
+    """Direct compress on TimescaleDB must not change what a duplicate or a correction is."""
+    store = SectorStore(SECTOR)
+    count = 120_000
+    streams = tuple(Stream(f"t{k}", "level") for k in range(4))
+    index = np.arange(count, dtype=np.int32)
+    times = NOW - (count - index.astype(np.int64)) * 10_000
+    bulk = Decoded(streams, Numbers(index % 4, times, index.astype(np.float64)), messages=count)
+    assert counts(store.append(connection, [message(bulk, 0)])[0]) == (count, count, 0, 0)
+    changed = bulk.numbers.result.copy() if bulk.numbers else np.zeros(0)
+    changed[::1000] += 0.5
+    again = Decoded(streams, Numbers(index % 4, times, changed), messages=count)
+    outcome = store.append(connection, [message(again, 1, b"y")])[0]
+    assert counts(outcome) == (count, 120, count - 120, 0)
+    found = connection.execute("SELECT count(*), sum(result) FROM observation").fetchone()
+    assert found == (count, changed.sum())
 
 
 def test_old_and_new_times_find_their_place(connection: psycopg.Connection[Any]) -> None:
