@@ -268,7 +268,7 @@ def check(sector: Sector, decoded: Decoded) -> None:
         assert stream.thing.isprintable()
         assert stream.thing
         assert "/" not in stream.thing
-        # A table may have columns that nobody declared: they are stored under a plain name, flagged.
+        # A table may have columns that nobody declared: stored under a plain name, flagged.
         declared = stream.base_property in sector.by_name
         assert declared or re.fullmatch(r"[\w.-]+", stream.base_property)
         assert stream.unit is None or is_ucum(stream.unit)
