@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -36,6 +36,8 @@ GOAL = Goal("ratio", minimum=0.3)
 TABLE = "CREATE TABLE IF NOT EXISTS raw_copy (LIKE observation)"
 COPY = f"COPY raw_copy ({', '.join(NUMBER.columns)}) FROM STDIN (FORMAT binary)"
 READY_SECONDS_MAX = 60.0
+
+Database = Callable[[Path], AbstractContextManager[str]]
 
 
 def recording(path: Path, number: int) -> None:
@@ -197,8 +199,8 @@ def replay(to: str, token: str, path: Path, folder: Path) -> float:
 
 def measure(
     name: str,
-    database: Callable[[Path], "contextmanager[str]"],
-    way: Callable[[str, Path], "contextmanager[str]"],
+    database: Database,
+    way: Callable[[str, Path], AbstractContextManager[str]],
 ) -> Result:
     """RUNS replays of different recordings, each between two measurements of the ceiling."""
     rates, ceilings, ratios = [], [], []
@@ -232,7 +234,7 @@ def measure(
 
 def run() -> Iterator[Result]:
     """Embedded PostgreSQL, and TimescaleDB where there is one; MQTT, and Kafka."""
-    databases = {"embedded": embedded}
+    databases: dict[str, Database] = {"embedded": embedded}
     if os.environ.get("CHIMATA_TEST_TIMESCALE_URL"):
         databases["timescale"] = timescale
     for label, database in databases.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 
-from benchmarks.arrow_ingest import embedded, timescale
+from benchmarks.arrow_ingest import Database, embedded, timescale
 from benchmarks.result import Result, of_runs
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import DataClass, Decoded, Numbers, Stream
@@ -106,7 +106,7 @@ def append(url: str, run_number: int, chunks: list[Rows]) -> float:
 def run() -> Iterator[Result]:
     """Every layout on embedded PostgreSQL, the append on both, each run with its own ceiling."""
     chunks = [chunk(number) for number in range(CHUNKS)]
-    databases = {"embedded": embedded}
+    databases: dict[str, Database] = {"embedded": embedded}
     if os.environ.get("CHIMATA_TEST_TIMESCALE_URL"):
         databases["timescale"] = timescale
     for label, database in databases.items():
