@@ -26,7 +26,7 @@ from core.sensorthings import (
     observation_json,
     used_streams,
 )
-from core.units import conversion
+from core.units import conversion, is_ucum
 
 THING_CHARACTERS_MAX = 200
 PROPERTY_CHARACTERS_MAX = 100
@@ -59,6 +59,12 @@ def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max
         rejected=(*decoded.rejected, *checker.rejected),
         # A Thing heard from the future would look alive until that time has come.
         heard=tuple(heard for heard in decoded.heard if 0 <= heard.phenomenon_time <= latest),
+        # An index holds no endless name, and the append would fail with all that came beside it.
+        things=tuple(
+            update
+            for update in decoded.things
+            if _name_fault("thing", update.thing, THING_CHARACTERS_MAX) is None
+        ),
     )
 
 
@@ -86,6 +92,8 @@ def _rule(sector: Sector, kind: ResultKind, observed_property: str, unit: str | 
     if declared is None:
         if sector.data_class is DataClass.PERSONAL:
             return _Rule(("undeclared", f"property: {observed_property} is not declared here"))
+        if unit is not None and not is_ucum(unit):
+            return _Rule(("bad-unit", f"unit: {unit!r} is not a UCUM unit"))
         return _Rule(declared=False, unit=unit)
     if declared.kind is not kind:
         return _Rule(("wrong-kind", f"result: {kind} where {declared.name} is a {declared.kind}"))
@@ -134,15 +142,23 @@ class _Checker:
 
     def numbers(self, columns: Numbers | None) -> Numbers | None:
         """Convert to the declared unit and flag what is out of the plausible range."""
-        columns = self.kept(columns, ResultKind.NUMBER, _finite)
+        rules = self._rules(ResultKind.NUMBER)
+        converts = any(rule.factor != 1 or rule.offset for rule in rules)
+        factor = np.array([rule.factor for rule in rules])
+        offset = np.array([rule.offset for rule in rules])
+
+        def converted(columns: Numbers) -> NDArray[np.float64]:
+            if not converts:
+                return columns.result
+            with np.errstate(over="ignore"):  # what overflows is rejected
+                result: NDArray[np.float64] = columns.result * factor[columns.stream]
+                return result + offset[columns.stream]
+
+        columns = self.kept(columns, ResultKind.NUMBER, lambda each: np.isfinite(converted(each)))
         if columns is None:
             return None
-        rules = self._rules(ResultKind.NUMBER)
-        result = columns.result
-        if any(rule.factor != 1 or rule.offset for rule in rules):
-            factor = np.array([rule.factor for rule in rules])
-            offset = np.array([rule.offset for rule in rules])
-            result = result * factor[columns.stream] + offset[columns.stream]
+        result = converted(columns)
+        if converts:
             self._converted = [
                 replace(stream, unit=rule.unit) if rule.factor != 1 or rule.offset else stream
                 for stream, rule in zip(self._named, rules, strict=True)
@@ -214,10 +230,6 @@ def _iso(time: int) -> str:
         return f"{time} µs"
 
 
-def _finite(columns: Numbers) -> NDArray[np.bool_]:
-    return np.isfinite(columns.result)
-
-
 def _on_globe(columns: Positions) -> NDArray[np.bool_]:
     return (np.abs(columns.longitude) <= 180) & (np.abs(columns.latitude) <= 90)  # noqa: PLR2004
 
@@ -273,7 +285,10 @@ def _split_free_texts(
     )
     free = take(columns, ~chosen)
     documents = Documents(
-        free.stream, free.phenomenon_time, [canonical_json(text) for text in free.result]
+        free.stream,
+        free.phenomenon_time,
+        [canonical_json(text) for text in free.result],
+        free.quality,
     )
     return (
         take(columns, chosen) if chosen.any() else None,
@@ -288,4 +303,5 @@ def _joined(parts: Sequence[Documents]) -> Documents | None:
         np.concatenate([p.stream for p in parts]),
         np.concatenate([p.phenomenon_time for p in parts]),
         [result for p in parts for result in p.result],
+        None if all(p.quality is None for p in parts) else np.concatenate([*map(_flags, parts)]),
     )

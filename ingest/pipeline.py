@@ -7,6 +7,7 @@ broker's delivery. Nothing is settled (acknowledged, receipted) before its trans
 
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -40,6 +41,15 @@ RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 MESSAGES_AN_APPEND_MAX = 2_000
 SEQ_MAX = 2**53
 MAINTAIN_SECONDS = 15.0
+LOCK_SECONDS_MAX = 2
+STOPPING_SECONDS = 0.05
+FOREVER = "2000 years"
+REFUSALS_MAX = 2
+"""Times that the database may refuse a batch before it is split to find the message at fault."""
+REFUSED_CLASSES = ("21", "22", "23", "54")
+"""Classes of SQLSTATE that a message's content can cause; all others are the database's own state.
+
+Data exceptions, integrity violations and program limits (PostgreSQL, appendix A)."""
 
 UNKNOWN = Sector("unknown", "不明", "Unknown", DataClass.PERSONAL, (), ())
 """Where rejections go that name no sector we have."""
@@ -75,13 +85,18 @@ class Budget:
         self._held = 0
         self._changed = threading.Condition()
 
-    def acquire(self, size: int, stop: threading.Event) -> bool:
-        """Wait for room, or for the stop (False); one message is let in however large it is."""
+    def acquire(self, size: int, stop: threading.Event, seconds_max: float = math.inf) -> bool:
+        """Wait for room; False at the stop, or after `seconds_max`.
+
+        One message is let in however large it is.
+        """
+        until = time.monotonic() + seconds_max
         with self._changed:
             while self._held and self._held + size > self._bytes_max:
-                if stop.is_set():
+                left = until - time.monotonic()
+                if stop.is_set() or left <= 0:
                     return False
-                self._changed.wait(0.2)
+                self._changed.wait(min(0.2, left))
             self._held += size
             return True
 
@@ -107,59 +122,89 @@ class Pipeline:
         self.budget = Budget(settings.queue_bytes_max)
         self.stopping = threading.Event()
         self._lines: dict[str, _Line] = {}
+        self._opening = threading.Lock()
         self._keeper = threading.Thread(target=self._keep, name="projection", daemon=True)
+        self._maintainer = threading.Thread(target=self._maintain, name="maintenance", daemon=True)
 
     def start(self) -> None:
         """Start the projection's writer; each sector's threads start with its first message."""
         self._keeper.start()
+        self._maintainer.start()
 
-    def submit(self, raw: Raw) -> bool:
-        """Take a message, waiting while the pipeline is full; False once it is stopping."""
-        if self.stopping.is_set() or not self.budget.acquire(_size(raw), self.stopping):
+    def submit(self, raw: Raw, wait_seconds_max: float = math.inf) -> bool:
+        """Take a message, waiting while the pipeline is full; False if it did not take it.
+
+        That is so once it is stopping, or when there was no room for `wait_seconds_max`.
+        """
+        if self.stopping.is_set():
             return False
-        sector = raw.sector if raw.sector in domains.names() else UNKNOWN.name
-        line = self._lines.get(sector)
-        if line is None:
-            line = self._lines[sector] = _Line(self, _sector(sector))
-        line.put(raw)
+        if not self.budget.acquire(_size(raw), self.stopping, wait_seconds_max):
+            return False
+        self._line(raw.sector).put(raw)
         return True
+
+    def _line(self, sector: str) -> "_Line":
+        """The sector's line; HTTP submits from many threads, and a second line would be lost."""
+        name = sector if sector in domains.names() else UNKNOWN.name
+        with self._opening:
+            if name not in self._lines:
+                self._lines[name] = _Line(self, _sector(name))
+            return self._lines[name]
 
     def stop(self) -> None:
         """Stop taking messages; what is not committed stays with the sender. Waits 10 s at most."""
         self.stopping.set()
         until = time.monotonic() + 10
-        for line in self._lines.values():
+        for line in list(self._lines.values()):
             line.join(until)
-        if self._keeper.is_alive():
-            self._keeper.join(max(0.0, until - time.monotonic()))
+        for thread in (self._keeper, self._maintainer):
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
 
     def _keep(self) -> None:
         """Write the latest values and this process's line of the account; both are rebuildable."""
         session: Session | None = None
-        maintained_at = 0.0
-        while True:
-            stopping = self.stopping.wait(FLUSH_SECONDS)
+        finished = locked = False
+        while not finished:
+            if self.stopping.wait(FLUSH_SECONDS):
+                time.sleep(STOPPING_SECONDS)
+            lines = list(self._lines.values())
+            # Asked before writing, so that what a line drains last is written too.
+            finished = self.stopping.is_set() and not any(line.alive for line in lines)
             try:
                 if session is None or session.closed:
                     session = open_session(self.settings.database_url, DatabaseRole.INGEST)
                     session.execute("SET synchronous_commit = off")
-                    hold_process_lock(session, self.process)
-                for line in list(self._lines.values()):
+                    locked = False
+                locked = locked or hold_process_lock(session, self.process)
+                for line in lines:
                     line.write_latest(session)
-                for line in list(self._lines.values()):
+                for line in lines:
                     line.write_pending(session)
-                if time.monotonic() - maintained_at > MAINTAIN_SECONDS:
-                    maintained_at = time.monotonic()
-                    _maintain(session, self.settings)
-            except psycopg.Error as error:
+            except Exception as error:  # noqa: BLE001 - without this thread nothing new is seen
                 log.warning("projection not written, will retry: %s", _brief(error))
                 if session is not None:
                     session.close()
-                session = None
-            if stopping and not any(line.alive for line in self._lines.values()):
-                break
         if session is not None:
             session.close()
+
+    def _maintain(self) -> None:
+        """Summarise new pages, seal closed partitions, drop what retention ends.
+
+        Apart from the keeper: sealing a large day takes longer than latest values may trail.
+        """
+        keep = f"{self.settings.retention_days} days" if self.settings.retention_days else FOREVER
+        while not self.stopping.is_set():
+            try:
+                with open_session(self.settings.database_url, DatabaseRole.INGEST) as session:
+                    # Waiting in line for a table's lock would hold up every append behind us.
+                    session.execute(f"SET lock_timeout = '{LOCK_SECONDS_MAX}s'")
+                    session.execute("SELECT summarise_open_partitions()")
+                    session.commit()
+                    session.execute("SELECT maintain_partitions(%s::interval)", (keep,))
+            except (psycopg.Error, CityError) as error:
+                log.warning("partitions not maintained, will retry: %s", _brief(error))
+            self.stopping.wait(MAINTAIN_SECONDS)
 
 
 class _Line:
@@ -224,15 +269,25 @@ class _Line:
         if pending.rows != self._told:
             pending.update(session)
             session.commit()
-            self._told = pending.rows
+            with self._changed:
+                if pending.version == self._version:  # else an append has told more meanwhile
+                    self._told = pending.rows
 
     def write_latest(self, session: Session) -> None:
         """Write what the store thread has drained; it drains again only once this is done."""
         flush = self._flush
-        if flush is not None:
+        if flush is None:
+            return
+        try:
             flush.write(session)
             session.commit()
-            self._flush = None
+        except Exception as error:
+            if _is_away(error):
+                raise
+            # It would fail for ever, and no newer value would be seen: leave these out.
+            log.exception("latest values of %s cannot be written", self._sector.name)
+            session.rollback()
+        self._flush = None
 
     # -- decode ---------------------------------------------------------------------------------
 
@@ -241,22 +296,22 @@ class _Line:
         while True:
             with self._changed:
                 # Decoded columns are larger than payloads: hold no more than two appends of them.
-                while not self._raw or self._ready_rows > 2 * self._settings.batch_rows_max:
-                    if stopping.is_set():
-                        return
+                while not stopping.is_set() and (
+                    not self._raw or self._ready_rows > 2 * self._settings.batch_rows_max
+                ):
                     self._changed.wait(0.5)
+                if stopping.is_set():
+                    return
                 raw = self._raw.popleft()
             message = self._message(raw)
-            source = (message.gateway, self._sector.name, message.format)
             with self._changed:
-                self._received[source] += message.decoded.received
-                self._held[source] += message.decoded.received
+                self._count([(raw, message)], 1)
                 self._ready.append((raw, message))
                 self._ready_rows += message.decoded.received
                 self._changed.notify_all()
 
     def _message(self, raw: Raw) -> Message:
-        gateway = raw.gateway if NAME.fullmatch(raw.gateway) else "unknown"
+        gateway = raw.gateway if NAME.fullmatch(raw.gateway) else UNKNOWN.name
         identity, fault = _identity(raw)
         fault = raw.refuse or fault
         decoded = _undecodable(raw, *fault) if fault is not None else self._decoded(raw)
@@ -342,52 +397,67 @@ class _Line:
 
     def _store_batch(self, session: Session | None, batch: Batch) -> Session | None:
         """Store until it is stored; a database that is away is waited for, whatever it takes."""
-        attempt = 0
+        tried, failures, refusals = batch, 0, 0
         while not self._pipeline.stopping.is_set():
             try:
                 if session is None or session.closed:
                     session = open_session(self._settings.database_url, DatabaseRole.INGEST)
                 with self._changed:
-                    pending = self._pending(batch)
-                messages = [message for _, message in batch]
-                outcomes = self._store.append(session, messages, pending)
-            except (psycopg.OperationalError, psycopg.InterfaceError, CityError) as error:
+                    pending = self._pending(tried)
+                outcomes = self._store.append(session, [message for _, message in tried], pending)
+            except Exception as error:  # noqa: BLE001 - else the sector would stand still unseen
+                away = _is_away(error)
+                refusals += not away
+                if not away and refusals < REFUSALS_MAX:
+                    continue  # another process may have taken the same identity meanwhile
+                if not away and len(batch) > 1:
+                    return self._store_halves(session, batch)
+                if not away and tried is batch:
+                    tried = self._swap(batch, self._as_refused(*batch[0], error))
+                    continue
+                # It is away; or it refuses a mere rejection, so that the message is not at fault.
+                tried, refusals = self._swap(tried, batch), 0
                 log.warning("storage is away, holding %d messages: %s", len(batch), _brief(error))
                 if session is not None:
                     session.close()
-                self._pipeline.stopping.wait(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-            except psycopg.Error as error:
-                # Another process may have taken the same identity meanwhile: once more, then split.
-                if attempt:
-                    return self._split(session, batch, error)
+                self._pipeline.stopping.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+                failures += 1
             else:
-                self._settle(batch, outcomes, pending)
+                self._settle(tried, outcomes, pending)
                 return session
-            attempt += 1
         return session
 
-    def _split(self, session: Session | None, batch: Batch, error: psycopg.Error) -> Session | None:
-        """The database refuses something: halve until the bad message is alone, and reject that."""
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            session = self._store_batch(session, batch[:middle])
-            return self._store_batch(session, batch[middle:])
-        ((raw, message),) = batch
-        log.warning("storage refuses one message of %s: %s", message.gateway, _brief(error))
+    def _store_halves(self, session: Session | None, batch: Batch) -> Session | None:
+        """The database refuses something in it: halve until the message at fault is alone."""
+        middle = len(batch) // 2
+        session = self._store_batch(session, batch[:middle])
+        return self._store_batch(session, batch[middle:])
+
+    def _as_refused(self, raw: Raw, message: Message, error: Exception) -> Batch:
+        """The message as one rejection with its payload, still counting its native messages."""
+        log.error("storage refuses a message of %s", message.gateway, exc_info=error)
         lost = _undecodable(raw, "storage-refused", _brief(error))
-        source = (message.gateway, self._sector.name, message.format)
+        lost = replace(lost, messages=max(1, message.decoded.messages))
+        return [(raw, replace(message, decoded=lost))]
+
+    def _swap(self, before: Batch, after: Batch) -> Batch:
+        """Hold `after` in the place of `before`."""
         with self._changed:
-            for counter in (self._received, self._held):
-                counter[source] += lost.received - message.decoded.received
-        return self._store_batch(session, [(raw, replace(message, decoded=lost))])
+            self._count(before, -1)
+            self._count(after, 1)
+        return after
+
+    def _count(self, batch: Batch, sign: int) -> None:
+        """Add to (1) or take from (-1) what is held; the caller has the lock."""
+        for _, message in batch:
+            source = (message.gateway, self._sector.name, message.format)
+            self._received[source] += sign * message.decoded.received
+            self._held[source] += sign * message.decoded.received
 
     def _settle(self, batch: Batch, outcomes: Sequence[Outcome], pending: Pending) -> None:
         with self._changed:
             self._version, self._told = pending.version, pending.rows
-            for _, message in batch:
-                source = (message.gateway, self._sector.name, message.format)
-                self._received[source] -= message.decoded.received
-                self._held[source] -= message.decoded.received
+            self._count(batch, -1)
         self._pipeline.budget.release(sum(_size(raw) for raw, _ in batch))
         settled = [(raw, outcome) for (raw, _), outcome in zip(batch, outcomes, strict=True)]
         try:
@@ -395,6 +465,15 @@ class _Line:
         except Exception:
             # The rows are committed: a sender that hears nothing sends again, as a duplicate.
             log.exception("%d stored messages could not be acknowledged", len(batch))
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the database's state is at fault, and not what it was asked to store."""
+    if not isinstance(error, psycopg.Error | CityError):
+        return False
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return False
+    return not str(getattr(error, "sqlstate", None)).startswith(REFUSED_CLASSES)
 
 
 def _sector(name: str) -> Sector:
@@ -416,6 +495,8 @@ def _undecodable(raw: Raw, reason: str, detail: str) -> Decoded:
 
 def _identity(raw: Raw) -> tuple[tuple[str | None, int | None], tuple[str, str] | None]:
     """The batch identity, or the fault of one that is not of the right form."""
+    if not NAME.fullmatch(raw.gateway):
+        return (None, None), ("bad-identity", f"gateway: {raw.gateway!r} must match {NAME.pattern}")
     if raw.boot is None and raw.seq is None:
         return (None, None), None
     if raw.boot is None or not NAME.fullmatch(raw.boot):
@@ -425,12 +506,3 @@ def _identity(raw: Raw) -> tuple[tuple[str | None, int | None], tuple[str, str] 
     if len(raw.seq) > 16 or int(raw.seq) >= SEQ_MAX:  # noqa: PLR2004 - 2**53 has 16 digits
         return (None, None), ("bad-identity", f"seq: must be below {SEQ_MAX}")
     return (raw.boot, int(raw.seq)), None
-
-
-def _maintain(session: Session, settings: Settings) -> None:
-    """Summarise new pages, seal closed partitions, drop what retention ends."""
-    keep = f"{settings.retention_days} days" if settings.retention_days else "2000 years"
-    session.execute("SELECT summarise_open_partitions()")
-    session.commit()
-    session.execute("SELECT maintain_partitions(%s::interval)", (keep,))
-    session.commit()

@@ -147,7 +147,7 @@ class SectorStore:
 
     def drain(self) -> Flush | None:
         """Latest values that changed since the last call, for the projection's writer."""
-        return self._latest.drain()
+        return self._latest.drain() if self._loaded else None  # never what was not committed
 
     def restore(self, flush: Flush) -> None:
         """Give back a flush that could not be written."""
@@ -158,7 +158,11 @@ class SectorStore:
         if self._unsure is None:
             return None
         transaction, outcomes = self._unsure
-        row = connection.execute(SELECT_FATE, (transaction,)).fetchone()
+        try:
+            row = connection.execute(SELECT_FATE, (transaction,)).fetchone()
+        except psycopg.DataError:  # a number that this server has not come to: a restored copy
+            row = None
+        connection.rollback()  # or the session would stay in this transaction until the next append
         self._unsure = None
         return outcomes if row and row[0] == "committed" else None
 

@@ -12,7 +12,7 @@ from core.errors import CityError
 ACQUIRE_SECONDS_MAX = 10.0
 CONNECT_SECONDS_MAX = 5
 # A server that vanished without a word is noticed in half a minute, not after hours.
-CONNECT = {
+CONNECT: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS_MAX,
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -36,6 +36,11 @@ class Rejection:
     payload: bytes
 
 
+def _printable(text: str) -> str:
+    """What PostgreSQL's text can hold: an error may quote U+0000 or half a surrogate pair."""
+    return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 def store(
     connection: Connection[tuple[Any, ...]], rejections: Sequence[Rejection], received_at: int
 ) -> None:
@@ -51,7 +56,7 @@ def store(
             r.seq,
             r.item,
             r.reason,
-            r.detail[:DETAIL_CHARACTERS_MAX].replace("\x00", "\\0"),
+            _printable(r.detail[:DETAIL_CHARACTERS_MAX]),
             hashlib.sha256(r.payload).digest(),
             r.payload,
             moment,
