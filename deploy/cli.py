@@ -102,8 +102,13 @@ def up(
 
     settings = Settings.from_environment()
     options = local.Options(data or settings.data, http or settings.http, mqtt, demo)
-    with _progress() as report:
-        local.up(options, settings, report, lambda url: say(f"ready {url}"))
+    with _Progress() as report:
+
+        def ready(url: str) -> None:
+            report.finish()
+            say(f"ready {url}")
+
+        local.up(options, settings, report, ready)
 
 
 @app.command()
@@ -295,7 +300,10 @@ def _print_account(rows: list[dict[str, Any]]) -> None:
             *numbers,
             "yes" if row["adds_up"] else "NO",
         )
-    _console(stderr=False).print(table)
+    console = _console(stderr=False)
+    # As wide as its numbers need: a wrapped figure is a wrong figure.
+    console.width = max(console.width, 24 + 13 * len(table.columns))
+    console.print(table)
 
 
 @token_app.command("issue")
@@ -357,7 +365,10 @@ def sectors(as_json: Json = False) -> None:
             sector.name, sector.title_ja, sector.title_en, sector.data_class.value,
             " ".join(all_formats(sector)), " ".join(prop.name for prop in sector.properties),
         )  # fmt: skip
-    _console(stderr=False).print(table)
+    console = _console(stderr=False)
+    # As wide as its numbers need: a wrapped figure is a wrong figure.
+    console.width = max(console.width, 24 + 13 * len(table.columns))
+    console.print(table)
 
 
 @app.command()
@@ -405,20 +416,32 @@ def _console(*, stderr: bool = True) -> "Console":
     return Console(stderr=stderr)
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A line for people: a spinner on a terminal, plain lines elsewhere."""
-    console = _console()
-    if not console.is_terminal:
-        yield lambda line: sys.stderr.write(f"chimata: {line}\n") if line else None
-        return
-    with console.status("starting") as status:
+class _Progress:
+    """Lines for people: in a spinner while a terminal waits for something, plain otherwise."""
 
-        def report(line: str) -> None:
-            if line:
-                status.update(line)
+    def __init__(self) -> None:
+        console = _console()
+        self._status = console.status("starting") if console.is_terminal else None
 
-        yield report
+    def __enter__(self) -> "_Progress":
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def __call__(self, line: str) -> None:
+        if line and self._status is not None:
+            self._status.update(line)
+        elif line:
+            sys.stderr.write(f"chimata: {line}\n")
+
+    def finish(self) -> None:
+        """What was waited for is there; lines that come later are plain."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
 @contextmanager
@@ -426,7 +449,7 @@ def _database(data: Path | None) -> Iterator[str]:
     from deploy import local
 
     with (
-        _progress() as report,
+        _Progress() as report,
         local.database(Settings.from_environment(), data, report) as url,
     ):
         yield url
