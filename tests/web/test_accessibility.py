@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.platform import Platform
-from tests.web.conftest import WIDE, OpenPage, wait_for_layers
+from tests.web.conftest import SECTORS, WIDE, OpenPage, show_only, wait_for_layers
 
 pytestmark = pytest.mark.browser
 Axe = Callable[[Page], list[str]]
@@ -31,9 +31,8 @@ def test_no_violations(
     wait_for_layers(page)
     page.wait_for_selector("tbody .open")
     assert axe(page) == []
-    for sector in ("signals", "ports", "edge", "farms"):
-        for other in ("signals", "ports", "edge", "farms"):
-            page.locator(f'.layers li[data-sector="{other}"] input').set_checked(other == sector)
+    for sector in SECTORS:
+        show_only(page, sector)
         page.locator(f"tbody tr[data-sector={sector}] .open").first.click()
         page.wait_for_selector(".values li")
         page.wait_for_selector("[data-testid=history] :is(.uplot, .bands, .none)")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.platform import Platform
-from tests.web.conftest import SECTORS, OpenPage, wait_for_layers
+from tests.web.conftest import SECTORS, OpenPage, show_only, wait_for_layers
 
 pytestmark = pytest.mark.browser
 
@@ -21,8 +21,7 @@ def choose_on_map(page: Page, sector: str) -> str:
 
     The other layers are off meanwhile: nodes hang on signal poles, ships lie side by side.
     """
-    for other in SECTORS:
-        page.locator(f'.layers li[data-sector="{other}"] input').set_checked(other == sector)
+    show_only(page, sector)
     key: str = page.evaluate(
         """sector => {
           const shown = chimataMap.queryRenderedFeatures({layers: [`things-${sector}`]});
@@ -215,8 +214,9 @@ def test_no_sideways_scrolling(
     page.wait_for_selector("tbody .open")
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) == 0
-    for name in ("signals", "ports"):
-        page.locator(f"tbody tr[data-sector={name}] .open").first.click()
+    for sector in ("signals", "ports"):
+        show_only(page, sector)
+        page.locator(f"tbody tr[data-sector={sector}] .open").first.click()
         page.wait_for_selector(".values li")
         assert page.evaluate(overflow) == 0
         page.keyboard.press("Escape")
@@ -227,6 +227,7 @@ def test_screenshot(open_page: OpenPage, demo: Platform, screenshot_file: Path) 
     size = {"width": 1440, "height": 900}
     page = open_page(demo.url, locale="en-GB", reduced_motion="reduce", viewport=size)
     wait_for_layers(page)
+    page.fill("input[type=search]", "Intersection")
     page.locator("tbody tr[data-sector=signals] .open").first.click()
     page.wait_for_selector("[data-testid=signal-groups] li")
     page.wait_for_selector("[data-testid=history] .bands svg")

@@ -29,6 +29,7 @@ export interface Bounds {
 const PAGE_ROWS = 2_000;
 const OUTLINES_MAX = 5_000;
 const RATE_WINDOW_SECONDS = 5;
+const RETRY_SECONDS = 10;
 const FLUSH_MILLISECONDS_MIN = 250;
 const RELOAD_AFTER_MILLISECONDS = 1_500;
 // A Thing that was silent for longer is drawn as such: its last value is no longer news.
@@ -240,7 +241,16 @@ class City {
       if (every && layer.access === "open" && layer.visible && this.ticks % every === 0) {
         void this.loadSector(layer.sector.name);
       }
+      if (layer.access !== "open" && this.ticks % RETRY_SECONDS === 0) void this.retry(layer);
     }
+  }
+
+  /** A sector opens by itself once a stream in it is declared open, as when a city starts. */
+  private async retry(layer: Layer): Promise<void> {
+    await this.loadSector(layer.sector.name);
+    if (layer.access !== "open") return;
+    this.listen();
+    void this.loadOutlines(layer.sector.name);
   }
 
   private count(sector: string): void {
