@@ -49,6 +49,11 @@ SELECT t.key, (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint,
 FROM observation_position o JOIN datastream d ON d.id = o.datastream_id
 JOIN thing t ON t.id = d.thing_id WHERE t.sector = %s
 """
+SUPERSEDED = """
+SELECT t.key, d.property, (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint, o.result
+FROM superseded o JOIN datastream d ON d.id = o.datastream_id
+JOIN thing t ON t.id = d.thing_id WHERE t.sector = %s
+"""
 ROWS = """
 SELECT (SELECT count(*) FROM observation) + (SELECT count(*) FROM observation_position)
      + (SELECT count(*) FROM observation_document) + (SELECT count(*) FROM superseded)

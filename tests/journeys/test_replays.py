@@ -17,6 +17,8 @@ from typing import Any
 import cbor2
 import pytest
 
+from core.tokens import Role, issue, load_keys
+from gateways.replay import ReplayResult, replay
 from tests.journeys import replays
 from tests.journeys.replays import Sent
 from tests.kafka_server import KafkaServer
@@ -36,7 +38,17 @@ NO_RECORDINGS = (
     "senml/*.xml",
     "senml/*.exi",
 )
-READY_SECONDS_MAX = 60.0
+NEW_SINCE = """
+SELECT b.gateway, t.key, d.property, o.phenomenon_time, to_jsonb(o)
+FROM (SELECT append_id, datastream_id, phenomenon_time, to_jsonb(o) FROM observation o
+      UNION ALL SELECT append_id, datastream_id, phenomenon_time, to_jsonb(o)
+      FROM observation_position o
+      UNION ALL SELECT append_id, datastream_id, phenomenon_time, to_jsonb(o)
+      FROM observation_document o) AS o
+JOIN datastream d ON d.id = o.datastream_id JOIN thing t ON t.id = d.thing_id
+JOIN batch b ON b.append_id = o.append_id AND b.sector = t.sector
+WHERE b.gateway LIKE %s AND o.phenomenon_time <> b.received_at LIMIT 20
+"""
 
 
 # -- counting native messages straight from the files, knowing nothing of our readers -------------
@@ -133,22 +145,40 @@ class Replays:
             return {kind.name: files}
         return {gateway_of(kind, path): [path] for path in files}
 
+    def start_of(self, kind: Kind, number: int) -> str:
+        """Scripts are of the same crossings: each gets a day of its own."""
+        return f"2024-02-{number + 1:02d}T00:00:00Z" if kind.form == "cm-script" else "recorded"
+
     def send(self, kind: Kind) -> dict[str, tuple[list[Path], Sent]]:
         """Send all files of a kind, two at a time."""
 
         def one(job: tuple[int, tuple[str, list[Path]]]) -> tuple[str, tuple[list[Path], Sent]]:
             number, (gateway, files) = job
-            # Scripts are of the same crossings: each gets a day of its own.
-            start = ("--start", f"2024-02-{number + 1:02d}T00:00:00Z")
-            arguments = start if kind.form == "cm-script" else ()
             sent = replays.replay(
-                self.platform, files, *arguments,
+                self.platform, files, "--start", self.start_of(kind, number),
                 sector=kind.sector, form=kind.form, gateway=gateway, state=self.outboxes,
             )  # fmt: skip
             return gateway, (files, sent)
 
         with ThreadPoolExecutor(2) as pool:
             return dict(pool.map(one, enumerate(self.jobs(kind).items())))
+
+    def send_again(self, kind: Kind) -> dict[str, ReplayResult]:
+        """The same once more, by what the command calls: saves the starting of many processes."""
+        keys = load_keys(self.platform.data / "keys")
+        return {
+            gateway: replay(
+                sector=kind.sector,
+                format=kind.form,
+                files=files,
+                to=self.platform.mqtt,
+                gateway=gateway,
+                token=issue(keys, Role.GATEWAY, gateway=gateway),
+                start=self.start_of(kind, number),
+                outbox_folder=self.outboxes / "again",
+            )
+            for number, (gateway, files) in enumerate(self.jobs(kind).items())
+        }
 
     def once(self, name: str) -> dict[str, tuple[list[Path], Sent]]:
         """The first replay of every file of this kind."""
@@ -191,12 +221,13 @@ def test_a_recording_is_counted_as_sent_and_stored_once(replayed: Replays, name:
             assert row["received"] == sent.observations
         assert row["received"] == row["stored"] + row["duplicate"] + row["rejected"]
         check_rejections(platform, gateway, row, files)
-    second = replayed.send(kind)
+    again = replayed.send_again(kind)
     after = replays.account(platform)
-    for gateway, (files, sent) in second.items():
-        check_sent(sent, sum(map(kind.count, files)))
-        assert sent.stored == sent.rejected == sent.refused == 0
-        assert sent.batches == first[gateway][1].batches
+    for gateway, (files, sent) in first.items():
+        second = again[gateway]
+        assert (second.sent, second.received) == (sent.batches, sent.batches)
+        assert second.messages == second.messages_received == sent.messages
+        assert second.stored == second.rejected == second.refused == 0
         row = after[gateway]
         assert row["messages"] == 2 * before[gateway]["messages"]
         assert (row["stored"], row["rejected"], row["missing"]) == (
@@ -254,7 +285,10 @@ def test_ships_are_where_libais_sees_them(replayed: Replays, name: str) -> None:
         found[int(mmsi)].append(values)
     checked = 0
     for message in map(json.loads, filter(str.strip, told)):
-        if message["type"] not in {1, 2, 3, 18, 19} or abs(message["lon"]) > 180:
+        if message["type"] not in {1, 2, 3, 18, 19}:
+            continue
+        if abs(message["lon"]) > 180 or abs(message["lat"]) > 90:
+            assert not any(abs(latitude) > 90 for _, latitude, *_ in found[message["mmsi"]])
             continue
         checked += 1
         assert any(
@@ -271,14 +305,14 @@ def test_marine_cadastre_rows_are_all_there(replayed: Replays) -> None:
     """Each row of the CSV is a position at its own time."""
     replayed.once("ais-csv")
     found = {
-        (mmsi, time): values
+        (int(mmsi), time): values
         for mmsi, time, *values in replays.rows(replayed.platform, replays.POSITIONS, "ports")
     }
     (path,) = matching(replayed.folder, KINDS["ais-csv"].patterns)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             moment = datetime.fromisoformat(row["BaseDateTime"]).replace(tzinfo=UTC)
-            longitude, latitude, speed, _ = found[row["MMSI"], round(moment.timestamp() * SECOND)]
+            longitude, latitude, speed, _ = found[int(row["MMSI"]), round(moment.timestamp() * SECOND)]
             assert (longitude, latitude) == (float(row["LON"]), float(row["LAT"]))
             if float(row["SOG"]) < 102.3:  # ITU-R M.1371: 102.3 is "not available"
                 assert speed == pytest.approx(float(row["SOG"]) * KNOT, abs=1e-3)
@@ -286,13 +320,11 @@ def test_marine_cadastre_rows_are_all_there(replayed: Replays) -> None:
 
 def test_modems_report_what_the_table_says(replayed: Replays) -> None:
     """Signal strength and bytes sent, row by row of every file; a second row of a time corrects."""
-    stored: dict[tuple[str, str, int], float] = {}
-    for thing, name, time, result in replays.rows(replayed.platform, replays.NUMBERS, "edge"):
-        stored[thing, name, time] = result
     replayed.once("modem")
-    if not stored:
-        for thing, name, time, result in replays.rows(replayed.platform, replays.NUMBERS, "edge"):
-            stored[thing, name, time] = result
+    stored = {
+        (thing, name, time): result
+        for thing, name, time, result in replays.rows(replayed.platform, replays.NUMBERS, "edge")
+    }
     checked = 0
     for path in matching(replayed.folder, KINDS["modem"].patterns):
         gateway = gateway_of(KINDS["modem"], path)
@@ -306,7 +338,8 @@ def test_modems_report_what_the_table_says(replayed: Replays) -> None:
         for (name, time), values in told.items():
             result = stored.get((gateway, name, time))
             if result is None:
-                assert values & {0.0, -1.0} or name == "rsrp", (gateway, name, time, values)
+                # 0 dBm is what these modems say without a cell.
+                assert (name, values) == ("rsrp", {0.0}), (gateway, time, values)
             else:
                 assert result in values
                 checked += 1
@@ -381,6 +414,9 @@ def test_packs_are_resolved_as_the_standard_resolves_them(replayed: Replays, kin
         for thing, name, time, result in replays.rows(replayed.platform, query, "farms"):
             if isinstance(result, int | float | str):
                 stored[joined(thing, name), time].add(result)
+    # Two examples say different things of one sensor and time: the later one corrects the other.
+    for thing, name, time, result in replays.rows(replayed.platform, replays.SUPERSEDED, "farms"):
+        stored[joined(thing, name), time].add(result)
     positions = {
         (key, time): (longitude, latitude)
         for key, time, longitude, latitude, *_ in replays.rows(
@@ -401,10 +437,8 @@ def test_packs_are_resolved_as_the_standard_resolves_them(replayed: Replays, kin
                 place = positions[record["n"], time]
                 assert place[record["u"] == "lat"] == value
                 continue
-            factor = 100.0 if record.get("u") == "/" and joined("", record["n"]) == "%" else 1.0
             found = {result for key in keys_of(record) for result in stored[key, time]}
-            assert any(result == pytest.approx(value * factor) if isinstance(value, int | float)
-                       else result == value for result in found), (path.name, record, found)  # fmt: skip
+            assert value in found, (path.name, record, found)
     assert checked >= 10
 
 
@@ -474,11 +508,7 @@ def test_uper_frames_hold_their_intersections(replayed: Replays) -> None:
         for thing, name, *_ in replays.rows(replayed.platform, replays.CATEGORIES, "signals")
         if thing == "8804" and name.startswith("signal-state/")
     }
-    assert groups >= {f"signal-state/{number}" for number in range(1, 9)} - {
-        f"signal-state/{number}"
-        for number in (1, 3, 5, 7)
-        if f"signal-state/{number}" not in groups
-    }
+    assert len(groups) >= 8
 
 
 # -- AIS over the other ways in -------------------------------------------------------------------
@@ -488,7 +518,6 @@ def check_other_way(replayed: Replays, way: str, to: str) -> None:
     """All AIS recordings that MQTT has taken, by another way: counted the same, stored nothing."""
     platform = replayed.platform
     over_mqtt = {**replayed.once("nmea"), **replayed.once("ais-csv")}
-    before = replays.rows(platform, replays.ROWS)
     jobs = [(name, kind) for kind in ("nmea", "ais-csv") for name in replayed.jobs(KINDS[kind])]
 
     def send(job: tuple[str, str]) -> Sent:
@@ -512,8 +541,8 @@ def check_other_way(replayed: Replays, way: str, to: str) -> None:
         check_rejections(platform, f"{way}-{gateway}", row, files)
         repeated = send((gateway, kind)) if "test" in gateway else None
         assert repeated is None or (repeated.code, repeated.stored) == (0, 0)
-    # Another way, the same observations: all of them were there already.
-    assert replays.rows(platform, replays.ROWS) == before
+    # Another way, the same observations: all were there but those that bear no time of their own.
+    assert replays.rows(platform, NEW_SINCE, f"{way}-%") == []
     with replays.database(platform) as connection:
         replays.check_nothing_twice(connection)
 
