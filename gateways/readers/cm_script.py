@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from core.clock import MICROSECONDS, to_datetime, to_iso
+from core.clock import MICROSECONDS, to_iso
 from gateways.batches import Limits, Record
 from gateways.readers import DEFAULT_START_US
 from gateways.readers.ode_json import join
+from gateways.readers.times import MINUTE_US, millisecond_of_minute, minute_of_year
 
 __all__ = ["LIMITS", "join", "read"]
 
@@ -21,19 +22,6 @@ LINE = re.compile(rb"(?P<type>[^,]+),\s*(?P<offset>\d{1,12}),(?P<json>.*)", re.D
 PLACEHOLDER = re.compile(
     rb'(?P<open>"?)@(?P<name>[A-Z_]+?)(?:_(?P<number>-?\d+(?:\.\d+)?))?@(?P<close>"?)'
 )
-MINUTE_US = 60 * MICROSECONDS
-
-
-def minute_of_year(time_us: int) -> int:
-    """J2735 MinuteOfTheYear: minutes since the year began, UTC."""
-    moment = to_datetime(time_us)
-    begin = moment.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-    return int((moment - begin).total_seconds()) // 60
-
-
-def millisecond_of_minute(time_us: int) -> int:
-    """J2735 DSecond: milliseconds in the minute."""
-    return time_us % MINUTE_US // 1000
 
 
 def read(files: Sequence[Path], start_us: int | None) -> Iterator[Record]:

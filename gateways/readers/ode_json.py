@@ -7,6 +7,7 @@ from typing import Any
 from core.errors import invalid
 from gateways.batches import Limits, Record
 from gateways.readers.json_documents import Document, documents, dumps
+from gateways.readers.times import millisecond_of_minute, minute_of_year
 from gateways.readers.times import Shift, parse
 
 LIMITS = Limits(messages_max=50, bytes_max=256 * 1024)
@@ -72,8 +73,6 @@ def _moved(record: dict[str, Any], received: str, shift: Shift) -> Record:
     time_us = parse(moved)
     record["metadata"]["odeReceivedAt"] = moved
     if time_us is not None:
-        from gateways.readers.cm_script import millisecond_of_minute, minute_of_year
-
         for state in _intersection_states(record):
             if state.get("moy") is not None:
                 state["moy"] = minute_of_year(time_us)

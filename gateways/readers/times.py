@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from core.clock import EPOCH, MICROSECONDS, from_datetime, to_datetime, to_iso
 
+MINUTE_US = 60 * MICROSECONDS
 DAY_US = 86_400 * MICROSECONDS
 EPOCH_SECONDS_MIN, EPOCH_SECONDS_MAX = 10**8, 10**10
 MILLISECONDS_MIN = 10**11
@@ -116,3 +117,15 @@ class Shift:
 def iso(time_us: int) -> str:
     """ISO 8601 in UTC with Z."""
     return to_iso(time_us)
+
+
+def minute_of_year(time_us: int) -> int:
+    """J2735 MinuteOfTheYear: minutes since the year began, UTC."""
+    moment = to_datetime(time_us)
+    begin = moment.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+    return int((moment - begin).total_seconds()) // 60
+
+
+def millisecond_of_minute(time_us: int) -> int:
+    """J2735 DSecond: milliseconds in the minute."""
+    return time_us % MINUTE_US // 1000
