@@ -7,8 +7,7 @@ from typing import Any
 from core.errors import invalid
 from gateways.batches import Limits, Record
 from gateways.readers.json_documents import Document, documents, dumps
-from gateways.readers.times import millisecond_of_minute, minute_of_year
-from gateways.readers.times import Shift, parse
+from gateways.readers.times import Shift, millisecond_of_minute, minute_of_year, parse
 
 LIMITS = Limits(messages_max=50, bytes_max=256 * 1024)
 
