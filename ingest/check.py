@@ -151,8 +151,9 @@ class _Checker:
             if not converts:
                 return columns.result
             with np.errstate(over="ignore"):  # what overflows is rejected
-                result: NDArray[np.float64] = columns.result * factor[columns.stream]
-                return result + offset[columns.stream]
+                scaled: NDArray[np.float64] = columns.result * factor[columns.stream]
+                scaled += offset[columns.stream]
+                return scaled
 
         columns = self.kept(columns, ResultKind.NUMBER, lambda each: np.isfinite(converted(each)))
         if columns is None:

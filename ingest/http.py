@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import orjson
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from pydantic import BaseModel, Field
 
@@ -20,6 +20,8 @@ from ingest.pipeline import SEQ_MAX, Pipeline, Raw, Settled
 from ingest.receipts import as_json, ranges
 
 COMMIT_SECONDS_MAX = 30.0
+ROOM_SECONDS_MAX = 5.0
+WAITING_MAX = 8
 REJECTIONS_SHOWN_MAX = 100
 TOKEN_BYTES_MAX = 8192
 
@@ -58,6 +60,8 @@ class Receipt(BaseModel):
 def router(settings: Settings) -> APIRouter:
     """The route and its pipeline, which runs from the first message to the application's end."""
     pipeline = Pipeline(settings, _answer)
+    # Threads of our own, or senders that wait for room would leave none for the API's readers.
+    waiting = CapacityLimiter(WAITING_MAX)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -93,8 +97,8 @@ def router(settings: Settings) -> APIRouter:
         payload = await request.body()
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         raw = Raw("http", sector, str(principal.gateway), form, payload, boot, seq, answered)
-        if not await to_thread.run_sync(pipeline.submit, raw):
-            raise CityError("unavailable", "the server is stopping: send this batch again")
+        if not await to_thread.run_sync(pipeline.submit, raw, ROOM_SECONDS_MAX, limiter=waiting):
+            raise CityError("unavailable", "the server is full or stopping: send this batch again")
         try:
             outcome = await asyncio.wait_for(answered, COMMIT_SECONDS_MAX)
         except TimeoutError as error:

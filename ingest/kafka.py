@@ -1,6 +1,7 @@
 """The Kafka ingestor: a consumer group whose offsets are committed after the database commit."""
 
 import logging
+import re
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ COMMIT_SECONDS = 0.5
 METADATA_MILLISECONDS = 3_000
 RETRY_SECONDS = 2.0
 SIGNATURE = "chimata-signature"
+DECIMAL = re.compile(r"[0-9]{1,16}")  # as many digits as 2**53 has
 
 
 class Progress(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -63,6 +65,11 @@ class Progress(ConsumerRebalanceListener):  # type: ignore[misc]
                 if last is not None:
                     found[partition] = OffsetAndMetadata(last + 1, "", -1)
         return found
+
+    def forget(self) -> None:
+        """Read anew from the committed offsets, with another consumer."""
+        with self._lock:
+            self._pending.clear()
 
     def on_partitions_revoked(self, revoked: Any) -> None:
         """Another process has them now; what it gets again is a duplicate to the ledger."""
@@ -116,6 +123,7 @@ class KafkaIngestor:
             metadata_max_age_ms=METADATA_MILLISECONDS,
             max_partition_fetch_bytes=2 * self._settings.body_bytes_max,
         )
+        self._progress.forget()
         pattern = rf"^chimata\.({'|'.join(domains.names())})\..+"
         consumer.subscribe(pattern=pattern, listener=self._progress)
         try:
@@ -150,7 +158,10 @@ class KafkaIngestor:
     def _as_raw(self, partition: TopicPartition, record: Any) -> Raw:
         """A record with its headers; one whose signature does not hold is refused with a reason."""
         _, sector, form = record.topic.split(".", 2)
-        headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
+        # A header's value may be null.
+        headers = {
+            name: (value or b"").decode("utf-8", "replace") for name, value in record.headers
+        }
         gateway = (record.key or b"").decode("utf-8", "replace")
         boot, seq = headers.get("boot"), headers.get("seq")
         payload = record.value or b""
@@ -166,17 +177,21 @@ class KafkaIngestor:
         self, record: Any, gateway: str, boot: str | None, seq: str | None, signature: str
     ) -> None:
         """CityError unless the gateway that the record names has signed it."""
-        if boot is None or seq is None or not (seq.isascii() and seq.isdecimal()):
+        if boot is None or seq is None or not DECIMAL.fullmatch(seq):
             raise CityError("unauthenticated", "boot, seq: headers are missing or not valid")
         topic, payload = record.topic, record.value or b""
         check_batch_signature(self._secret, topic, gateway, boot, int(seq), payload, signature)
 
     def _settle(self, settled: Settled) -> None:
-        if self._producer is not None:
-            for gateway, payload in receipts(settled):
-                self._producer.send(RECEIPTS_TOPIC, payload, gateway.encode())
-        for raw, _ in settled:
-            self._progress.settled(*raw.tag)
+        try:
+            if self._producer is not None:
+                for gateway, payload in receipts(settled):
+                    self._producer.send(RECEIPTS_TOPIC, payload, gateway.encode())
+        finally:
+            # Committed whether the receipts went or not: a gateway that hears nothing sends again,
+            # but an offset left behind would hold up all that follow it.
+            for raw, _ in settled:
+                self._progress.settled(*raw.tag)
 
 
 def run(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:

@@ -104,6 +104,7 @@ class MqttIngestor:
         self._subscribing = {mid}
 
     def _disconnected(self, _c: paho.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:
+        self._session += 1  # what the old connection delivered can no longer be acknowledged
         if code.is_failure:
             log.warning("the broker is away (%s); reconnecting", code)
 
@@ -121,12 +122,14 @@ class MqttIngestor:
         self._pipeline.submit(raw)  # waits while full: the socket, then the broker hold the rest
 
     def _settle(self, settled: Settled) -> None:
-        for gateway, payload in receipts(settled):
-            self._client.publish(RECEIPT_TOPIC.format(gateway=gateway), payload, qos=QOS)
-        for raw, _ in settled:
-            session, mid, qos = raw.tag
-            if qos and session == self._session:
-                self._client.ack(mid, qos)
+        try:
+            for gateway, payload in receipts(settled):
+                self._client.publish(RECEIPT_TOPIC.format(gateway=gateway), payload, qos=QOS)
+        finally:
+            for raw, _ in settled:
+                session, mid, qos = raw.tag
+                if qos and session == self._session:
+                    self._client.ack(mid, qos)
 
 
 def as_raw(message: paho.MQTTMessage, tag: Any) -> Raw:
