@@ -312,7 +312,9 @@ def test_marine_cadastre_rows_are_all_there(replayed: Replays) -> None:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             moment = datetime.fromisoformat(row["BaseDateTime"]).replace(tzinfo=UTC)
-            longitude, latitude, speed, _ = found[int(row["MMSI"]), round(moment.timestamp() * SECOND)]
+            longitude, latitude, speed, _ = found[
+                int(row["MMSI"]), round(moment.timestamp() * SECOND)
+            ]
             assert (longitude, latitude) == (float(row["LON"]), float(row["LAT"]))
             if float(row["SOG"]) < 102.3:  # ITU-R M.1371: 102.3 is "not available"
                 assert speed == pytest.approx(float(row["SOG"]) * KNOT, abs=1e-3)
