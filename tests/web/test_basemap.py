@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,8 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @cache
-def features(folder: Path, name: str) -> list[dict]:
-    return orjson.loads((folder / f"{name}.geojson").read_bytes())["features"]
+def features(folder: Path, name: str) -> list[dict[str, Any]]:
+    body = orjson.loads((folder / f"{name}.geojson").read_bytes())
+    return list(body["features"])
 
 
 def contains(ring: list[list[float]], point: Point) -> bool:

@@ -30,6 +30,7 @@ const PAGE_ROWS = 2_000;
 const OUTLINES_MAX = 5_000;
 const RATE_WINDOW_SECONDS = 5;
 const RETRY_SECONDS = 10;
+const SETTLING_SECONDS = 90;
 const FLUSH_MILLISECONDS_MIN = 250;
 const RELOAD_AFTER_MILLISECONDS = 1_500;
 // A Thing that was silent for longer is drawn as such: its last value is no longer news.
@@ -63,6 +64,8 @@ class City {
   private touched = new Map<string, Set<string>>();
   private frame = 0;
   private flushed = 0;
+  private known = new Map<string, number>();
+  private settling = new Map<string, number>();
   private arrived: number[] = [];
   private stopLive = (): void => {};
   private reloads = new Map<string, ReturnType<typeof setTimeout>>();
@@ -83,6 +86,11 @@ class City {
 
   select(sector: string, id: string): void {
     this.selected = { sector, id };
+  }
+
+  heard(sector: string, id: string, time: number): void {
+    const thing = this.things.get(`${sector}/${id}`);
+    if (thing) thing.lastSeen = Math.max(thing.lastSeen, time);
   }
 
   async signIn(bearer: string | null): Promise<void> {
@@ -112,7 +120,6 @@ class City {
     await Promise.all(this.layers.map((layer) => this.loadSector(layer.sector.name)));
     this.loaded = true;
     this.listen();
-    for (const layer of this.layers) if (layer.access === "open") void this.loadOutlines(layer.sector.name);
   }
 
   private listen(): void {
@@ -145,6 +152,12 @@ class City {
       if (thing.sector === sector && !seen.has(key)) this.things.delete(key);
     }
     this.count(sector);
+    if (layer.access === "open" && seen.size !== this.known.get(sector)) {
+      // New Things: their places and outlines may follow in messages that the stream does not show.
+      this.known.set(sector, seen.size);
+      this.settling.set(sector, this.ticks + SETTLING_SECONDS);
+      void this.loadOutlines(sector);
+    }
     this.revision++;
     for (const listener of this.listeners) listener(sector, "all");
   }
@@ -241,6 +254,9 @@ class City {
       if (every && layer.access === "open" && layer.visible && this.ticks % every === 0) {
         void this.loadSector(layer.sector.name);
       }
+      if (layer.access === "open" && this.ticks % RETRY_SECONDS === 0 && this.ticks < (this.settling.get(layer.sector.name) ?? 0)) {
+        void this.loadSector(layer.sector.name);
+      }
       if (layer.access !== "open" && this.ticks % RETRY_SECONDS === 0) void this.retry(layer);
     }
   }
@@ -250,7 +266,6 @@ class City {
     await this.loadSector(layer.sector.name);
     if (layer.access !== "open") return;
     this.listen();
-    void this.loadOutlines(layer.sector.name);
   }
 
   private count(sector: string): void {
