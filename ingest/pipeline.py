@@ -5,6 +5,7 @@ payload bytes: a slow database stops `submit`, which stops the channel's reading
 broker's delivery. Nothing is settled (acknowledged, receipted) before its transaction is committed.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -43,6 +44,8 @@ SEQ_MAX = 2**53
 MAINTAIN_SECONDS = 15.0
 LOCK_SECONDS_MAX = 2
 STOPPING_SECONDS = 0.05
+CANCEL_SECONDS = 6.0
+"""Of the seconds that a stop may take: those left for an append that has to be cancelled."""
 FOREVER = "2000 years"
 REFUSALS_MAX = 2
 """Times that the database may refuse a batch before it is split to find the message at fault."""
@@ -225,6 +228,7 @@ class _Line:
         self._version = 0
         self._told: Sequence[dict[str, Any]] = ()
         self._flush: Flush | None = None
+        self._session: Session | None = None
         self._threads = [
             threading.Thread(target=self._decode_all, name=f"decode-{sector.name}", daemon=True),
             threading.Thread(target=self._store_all, name=f"store-{sector.name}", daemon=True),
@@ -244,6 +248,14 @@ class _Line:
     def join(self, until: float) -> None:
         with self._changed:
             self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, until - CANCEL_SECONDS - time.monotonic()))
+        session = self._session
+        if self.alive and session is not None:
+            # It waits for a lock, say: better that it gives up than that it commits, unsettled,
+            # after we have gone.
+            with contextlib.suppress(psycopg.Error):
+                session.cancel_safe(timeout=CANCEL_SECONDS / 2)
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
@@ -402,6 +414,7 @@ class _Line:
             try:
                 if session is None or session.closed:
                     session = open_session(self._settings.database_url, DatabaseRole.INGEST)
+                    self._session = session
                 with self._changed:
                     pending = self._pending(tried)
                 outcomes = self._store.append(session, [message for _, message in tried], pending)

@@ -80,6 +80,13 @@ class Database:
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 
+    @contextmanager
+    def locked(self, table: str = "observation") -> Iterator[None]:
+        """As if somebody else kept a table for the length of a block."""
+        with psycopg.connect(self.url) as blocker:
+            blocker.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+            yield
+
 
 class Channel:
     """Stands where MQTT, Kafka or HTTP do: sends into a pipeline and notes what is settled.

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 import uvicorn
 
@@ -156,8 +155,7 @@ def test_the_answer_waits_for_the_commit(
 ) -> None:
     server.send(payload(0.0), "b/0")
     with ThreadPoolExecutor(1) as pool:
-        with psycopg.connect(settings.database_url) as blocker:
-            blocker.execute("LOCK TABLE observation IN ACCESS EXCLUSIVE MODE")
+        with database.locked("observation"):
             answer = pool.submit(server.send, payload(1.0, thing="t2"), "b/1")
             time.sleep(0.7)
             assert not answer.done()
@@ -179,23 +177,21 @@ def test_many_at_once_each_get_their_own_answer(server: Server, database: Databa
 
 
 def test_storage_that_is_away_is_said_so_and_readers_are_not_held_up(
-    settings: Settings, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, keys: Keys, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Senders fill the queue and wait; whoever reads a page meanwhile is answered at once."""
     monkeypatch.setattr(http, "COMMIT_SECONDS_MAX", 3.0)
     monkeypatch.setattr(http, "ROOM_SECONDS_MAX", 2.0)
     server = Server(changed(settings, queue_bytes_max=2_500), keys)
     try:
-        with ThreadPoolExecutor(60) as pool:
-            with psycopg.connect(settings.database_url) as blocker:
-                blocker.execute("LOCK TABLE sector_log IN ACCESS EXCLUSIVE MODE")
-                waiting = [pool.submit(server.send, payload(1.0), f"b/{n}") for n in range(12)]
-                time.sleep(0.5)
-                began = time.monotonic()
-                assert server.client.get("/v1/sectors").status_code == 200
-                assert time.monotonic() - began < 1.5
-                for each in waiting:
-                    problem(each.result(30), 503, "unavailable")
+        with ThreadPoolExecutor(60) as pool, database.locked("sector_log"):
+            waiting = [pool.submit(server.send, payload(1.0), f"b/{n}") for n in range(12)]
+            time.sleep(0.5)
+            began = time.monotonic()
+            assert server.client.get("/v1/sectors").status_code == 200
+            assert time.monotonic() - began < 1.5
+            for each in waiting:
+                problem(each.result(30), 503, "unavailable")
         # What was answered 503 is sent again and then stored, once.
         assert server.send(payload(1.0, thing="t9"), "again/0").json()["stored"] == [[0, 0]]
     finally:
@@ -213,7 +209,9 @@ def test_without_a_valid_token_401(server: Server, database: Database, header: s
 
 
 def test_an_endless_token_is_401(server: Server) -> None:
-    problem(server.send(payload(1.0), Authorization="Bearer " + "x" * 9_000), 401, "unauthenticated")
+    problem(
+        server.send(payload(1.0), Authorization="Bearer " + "x" * 9_000), 401, "unauthenticated"
+    )
 
 
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.STAFF, Role.CITIZEN])

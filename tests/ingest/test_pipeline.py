@@ -124,9 +124,7 @@ def test_held_while_the_database_takes_no_one_and_stored_when_it_does(
 ) -> None:
     with running(settings) as channel:
         channel.outcome(payload(0.0, thing="t0"), boot="b", seq="0")
-        with psycopg.connect(settings.database_url) as blocker:
-            # As a table that somebody locks: the append waits, so what it holds is told.
-            blocker.execute("LOCK TABLE observation IN ACCESS EXCLUSIVE MODE")
+        with database.locked("observation"):
             for number in range(1, 4):
                 assert channel.send(
                     payload(float(number), thing=f"t{number}"), boot="b", seq=str(number)
@@ -183,8 +181,7 @@ def test_a_full_pipeline_makes_submit_wait_and_lets_it_on(
                 assert channel.send(payload(float(number), thing=f"t{number}"))
             done.set()
 
-        with psycopg.connect(settings.database_url) as blocker:
-            blocker.execute("LOCK TABLE observation IN ACCESS EXCLUSIVE MODE")
+        with database.locked("observation"):
             sender = threading.Thread(target=send_all)
             sender.start()
             assert not done.wait(1.0)
