@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,11 +239,12 @@ def test_messages_wait_in_the_session_while_no_ingestor_runs(
             body = payload(float(seq), thing=f"v{version}-{seq}")
             gateway.publish(body, f"b{version}", seq, levels=version == 4)
         with ingestor(settings, broker, **options):
-            until(
-                lambda boot=f"b{version}": (
-                    database.query("SELECT count(*) FROM batch WHERE boot = %s", boot) == [(30,)]
-                )
-            )
+            count = "SELECT count(*) FROM batch WHERE boot = %s"
+            until(partial(stored, database, count, f"b{version}"))
+
+
+def stored(database: Database, count: str, boot: str) -> bool:
+    return database.query(count, boot) == [(30,)]
 
 
 def test_the_database_goes_and_comes_back_in_the_middle(
@@ -332,9 +334,11 @@ class Persistent(Mosquitto):
         self._process = None
 
 
+@pytest.mark.parametrize("shared", [True, False])
 def test_messages_survive_a_restart_of_a_broker_that_keeps_them(
-    settings: Settings, database: Database, tmp_path: Path
+    settings: Settings, database: Database, tmp_path: Path, shared: bool
 ) -> None:
+    settings = changed(settings, mqtt_shared=shared)
     broker = Persistent(require("mosquitto"), tmp_path)
     broker.start()
     try:
@@ -353,9 +357,18 @@ def test_messages_survive_a_restart_of_a_broker_that_keeps_them(
             broker.stop()
             broker.start()
             again = Gateway(broker, name="g2")
-            again.publish(payload(99.0, thing="t99"), "b", 0)
-            until(lambda: 99.0 in database.results())
+            body = payload(99.0, thing="t99")
+
+            def arrives() -> bool:
+                # Mosquitto 2.0.11 keeps no shared subscription over a restart: until we subscribe
+                # again it acknowledges what it drops, so a sender repeats what has no receipt.
+                again.publish(body, "b", 0)
+                time.sleep(0.2)
+                return bool(again.receipts)
+
+            until(arrives)
             again.close()
+            assert 99.0 in database.results()
     finally:
         broker.kill()
     assert all(row.adds_up for row in database.account())
