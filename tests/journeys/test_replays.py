@@ -47,7 +47,7 @@ FROM (SELECT append_id, datastream_id, phenomenon_time, to_jsonb(o) FROM observa
       FROM observation_document o) AS o
 JOIN datastream d ON d.id = o.datastream_id JOIN thing t ON t.id = d.thing_id
 JOIN batch b ON b.append_id = o.append_id AND b.sector = t.sector
-WHERE b.gateway LIKE %s AND o.phenomenon_time <> b.received_at LIMIT 20
+WHERE b.gateway LIKE %s AND o.phenomenon_time < b.received_at - interval '1 second' LIMIT 20
 """
 
 
