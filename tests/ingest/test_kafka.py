@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,7 +191,7 @@ def test_whatever_is_not_signed_is_refused_without_a_receipt_and_stops_nothing(
         gateway.send_raw(body, b"g1", [signature, ("seq", b"0")])
         for odd in (b"x", b"-1", b"", b"9" * 5000):
             gateway.send_raw(body, b"g1", [signature, ("boot", b"b"), ("seq", odd)])
-        gateway.send_raw(body, b"g1", [("boot", None), ("seq", None), ("chimata-signature", None)])
+        gateway.send_raw(body, b"g1", [("boot", b""), ("seq", b""), ("chimata-signature", b"")])
         gateway.send_raw(body, None, [])
         gateway.send_raw(body, b"\xff\xfe", [("boot", b"\xff"), ("seq", b"\xff")])
         gateway.send_raw(None, b"g1", [])
@@ -309,6 +310,19 @@ def test_a_broker_that_restarts_is_waited_for(
 def test_no_bootstrap_is_one_clear_error(settings: Settings) -> None:
     with pytest.raises(CityError, match="CHIMATA_KAFKA_BOOTSTRAP"):
         KafkaIngestor(settings)
+
+
+def test_a_header_may_be_null(settings: Settings) -> None:
+    """Other clients than ours can send it, and it would come again at every start."""
+    made = KafkaIngestor(changed(settings, kafka_bootstrap="127.0.0.1:1"))
+    names = ("boot", "seq", "chimata-signature")
+    record = SimpleNamespace(
+        topic=TOPIC, offset=3, key=b"g1", value=None, headers=[(name, None) for name in names]
+    )
+    raw = made._as_raw(TopicPartition(TOPIC, 0), record)
+    assert raw.refuse is not None
+    assert raw.refuse[0] == "bad-signature"
+    assert (raw.boot, raw.seq, raw.payload) == (None, None, b"")
 
 
 def test_only_what_lies_before_the_first_unsettled_offset_is_committed() -> None:
