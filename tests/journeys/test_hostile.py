@@ -23,7 +23,7 @@ import domains
 from core.sector import all_formats
 from core.settings import Settings
 from core.storage import ledger
-from core.storage.observations import Outcome
+from core.storage.message import Outcome
 from ingest.pipeline import Pipeline, Raw, Settled
 from tests.journeys import replays
 from tests.platform import Platform
