@@ -112,8 +112,11 @@ def _decode_message(builder: ObservationsBuilder, message: wire.Message, context
     builder.hear(record.thing, record.time)
     if not fresh:
         builder.unchanged += len(message.sentences)
-    elif len(builder) == before:
+        return
+    if len(builder) == before:
         record.add("ais-message", wire.fields_of(fields))
+    # Lines of a part that had come already tell nothing more.
+    builder.unchanged += max(0, len(message.sentences) - message.sentences[0].parts)
 
 
 class _Record:

@@ -315,6 +315,12 @@ def test_arbitrary_bytes(payload: bytes, format: str) -> None:
         check_account(decoded)
 
 
+def test_a_part_that_comes_again_before_its_message_is_unchanged() -> None:
+    first, last = static()
+    decoded = nmea(last, last, last, first)
+    assert (decoded.messages, decoded.unchanged, decoded.rejected) == (4, 2, ())
+
+
 MIX = [report(), *static(), vdm(SHIP), "$PGHP,1,2008,5,9,0,0,0,10,338,2,,1,09*17", "# note"]
 
 
