@@ -152,13 +152,19 @@ class _Group:
         for index, line in enumerate(self.lines):
             if line.has_time or after_gatehouse:
                 timed.add(_message(index, line))
-            after_gatehouse = line.content.startswith(GATEHOUSE_PREFIX)
+            after_gatehouse = _tells_time(line.content)
         return timed
 
 
 def _message(index: int, line: _Line) -> bytes | int:
     """What names a message in its group: its parts' key, or the place of its only line."""
     return line.key or index
+
+
+def _tells_time(content: bytes) -> bool:
+    """Whether this is a Gatehouse line that the platform will believe: its checksum holds."""
+    body, _, digits = content.partition(b"*")
+    return content.startswith(GATEHOUSE_PREFIX) and digits == b"%02X" % _checksum(body[1:])
 
 
 def _with_time(line: _Line) -> tuple[bytes, int | None]:

@@ -1,5 +1,6 @@
 """Readers over real recordings: same bytes twice, and the account's own message counts."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from core.formats import DECODERS
 from core.sector import Context
 from core.sensorthings import Decoded
 from gateways.batches import Batch
-from gateways.readers import FILE_FORMATS
+from gateways.readers import FILE_FORMATS, file_format
 from gateways.readers.cm_script import fill
 from gateways.replay import Pace, parse_start, read_batches
 
@@ -267,3 +268,13 @@ def test_a_start_is_recorded_now_or_a_time_with_a_zone() -> None:
     assert (parse_start("now") or 0) > SUMMER_2025_US
     with pytest.raises(CityError, match="start"):
         parse_start("2025-06-15T15:06:40")
+
+
+def test_a_gatehouse_line_with_a_bad_checksum_gives_no_time(tmp_path: Path) -> None:
+    """The platform will not believe it either: the sentence gets a time made from its place."""
+    recording = tmp_path / "gatehouse.nmea"
+    sentence = "!AIVDM,1,1,,B,15NBj>PP1gG>1PVKTDTUJOv00<0M,0*09"
+    recording.write_text(f"$PGHP,1,2008,5,9,0,0,0,10,338,2,,1,09*18\n{sentence}\n")
+    reader = file_format("nmea").reader()
+    payload = reader.join([record.payload for record in reader.read([recording], None)])
+    assert re.search(rb"\\c:17040672\d\d\*..\\!AIVDM", payload)
