@@ -24,18 +24,19 @@ SELECT l.datastream_id, (extract(epoch FROM l.phenomenon_time) * 1000000)::bigin
 FROM latest l JOIN datastream d ON d.id = l.datastream_id JOIN thing t ON t.id = d.thing_id
 WHERE t.sector = %(sector)s
 """
-SELECT_APPENDS = """
-SELECT id, (extract(epoch FROM committed_at) * 1000000)::bigint, time_min, time_max
-FROM append WHERE sector = %(sector)s AND id > %(after)s AND id <= %(until)s AND rows > 0
-ORDER BY id
+SELECT_APPENDED_TIMES = """
+SELECT min(time_min), max(time_max) FROM append
+WHERE sector = %(sector)s AND id > %(after)s AND id <= %(until)s
 """
-# The newest row of each Datastream in one append, whichever process wrote it.
+# The newest row of each Datastream in a run of appends, whichever process wrote them.
 SELECT_APPENDED = {
     shape.table: f"""
 SELECT DISTINCT ON (o.datastream_id) o.datastream_id,
-  (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint, o.quality, {columns}
+  (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint,
+  (extract(epoch FROM a.committed_at) * 1000000)::bigint, o.quality, o.append_id, {columns}
 FROM {shape.table} o JOIN datastream d ON d.id = o.datastream_id JOIN thing t ON t.id = d.thing_id
-WHERE t.sector = %(sector)s AND o.append_id = %(append_id)s
+  JOIN append a ON a.sector = t.sector AND a.id = o.append_id
+WHERE t.sector = %(sector)s AND o.append_id > %(after)s AND o.append_id <= %(until)s
   AND o.phenomenon_time BETWEEN %(time_min)s AND %(time_max)s
 ORDER BY o.datastream_id, o.phenomenon_time DESC
 """  # noqa: S608 - names from the frozen table of shapes
@@ -130,28 +131,28 @@ class Latest:
     def catch_up(self, connection: Session, until: int) -> None:
         """See appends (own before a crash, or of other processes) up to and with `until`."""
         query: dict[str, Any] = {"sector": self.sector, "after": self.append_id, "until": until}
-        found = connection.execute(SELECT_APPENDS, query).fetchall()
-        for append_id, received_at, time_min, time_max in found:
+        row = connection.execute(SELECT_APPENDED_TIMES, query).fetchone()
+        if row is not None and row[0] is not None:
             for shape in SHAPES:
-                self.see(connection, shape, append_id, received_at, (time_min, time_max))
+                self.see(connection, shape, (self.append_id, until), (row[0], row[1]))
         self.append_id = max(self.append_id, until)
 
     def see(
         self,
         connection: Session,
         shape: Shape,
-        append_id: int,
-        received_at: int,
+        appends: tuple[int, int],
         times: tuple[datetime, datetime],
     ) -> None:
-        """See the rows of one append as they stand in the table, within these times."""
+        """See rows as they stand in the table: of the appends after one up to another."""
         scope = {
             "sector": self.sector,
-            "append_id": append_id,
+            "after": appends[0],
+            "until": appends[1],
             "time_min": times[0],
             "time_max": times[1],
         }
-        for datastream, time, quality, *values in connection.execute(
+        for datastream, time, received_at, quality, append_id, *values in connection.execute(
             SELECT_APPENDED[shape.table], scope
         ).fetchall():
             self.grow(datastream + 1)

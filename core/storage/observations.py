@@ -459,7 +459,7 @@ class SectorStore:
             self._latest.take(rows, append.received_at, append.id)
         for rows in append.merged:
             times = (to_datetime(int(rows.time.min())), to_datetime(int(rows.time.max())))
-            self._latest.see(connection, rows.shape, append.id, append.received_at, times)
+            self._latest.see(connection, rows.shape, (append.id - 1, append.id), times)
         row = connection.execute(SELECT_TRANSACTION).fetchone()
         outcomes = [append.outcomes[index] for index in range(len(append.messages))]
         self._unsure = (row[0], outcomes) if row else None
