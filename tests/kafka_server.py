@@ -1,5 +1,6 @@
 """A real Apache Kafka (KRaft, one node) for the tests: run by Java from its Maven artifacts."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -172,6 +173,23 @@ class KafkaServer:
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
         try:
             admin.create_topics([NewTopic(name, partitions, 1)])
+        finally:
+            admin.close()
+
+    def clear(self, prefix: str = "chimata.") -> None:
+        """Delete what other tests left: an ingestor reads every topic of its name pattern."""
+        from kafka.admin import KafkaAdminClient
+        from kafka.errors import KafkaError
+
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        try:
+            while left := [name for name in admin.list_topics() if name.startswith(prefix)]:
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"Kafka still has {left}")
+                with contextlib.suppress(KafkaError):  # one that is already being deleted
+                    admin.delete_topics(left)
+                time.sleep(0.2)
         finally:
             admin.close()
 

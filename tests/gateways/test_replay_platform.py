@@ -152,5 +152,6 @@ def test_over_http(settings: Settings, shared_data: Path, tmp_path: Path) -> Non
 def test_over_kafka(
     settings: Settings, kafka_server: KafkaServer, shared_data: Path, tmp_path: Path
 ) -> None:
+    kafka_server.clear()
     with kafka_platform(settings, kafka_server) as to:
         check_twice(settings, to, ais_files(shared_data), tmp_path)

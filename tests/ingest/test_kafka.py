@@ -28,6 +28,7 @@ _numbers = itertools.count()
 @pytest.fixture
 def here(settings: Settings, kafka_server: KafkaServer) -> Settings:
     """The installation, with a consumer group of this test's own that starts at the topics' end."""
+    kafka_server.clear()
     group = f"test-{next(_numbers)}"
     own = changed(settings, kafka_bootstrap=kafka_server.bootstrap, kafka_group=group)
     producer = KafkaProducer(bootstrap_servers=kafka_server.bootstrap)

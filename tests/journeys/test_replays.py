@@ -584,5 +584,6 @@ def kafka_ingestor(platform: Platform, kafka: KafkaServer, folder: Path) -> Iter
 
 @pytest.mark.kafka
 def test_ais_over_kafka(replayed: Replays, kafka_server: KafkaServer, tmp_path: Path) -> None:
+    kafka_server.clear()
     with kafka_ingestor(replayed.platform, kafka_server, tmp_path):
         check_other_way(replayed, "kafka", f"kafka://{kafka_server.bootstrap}")
