@@ -28,7 +28,7 @@ from deploy.broker import NatsBroker, free_port
 from tests.kafka_server import KafkaServer
 from tests.platform import CHIMATA
 
-ROWS = int(os.environ.get("CHIMATA_BENCH_ROWS", "3000000"))
+ROWS = 3_000_000
 STREAMS = 1_000
 RUNS = 3
 CHUNK_ROWS = 100_000
