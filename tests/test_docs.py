@@ -4,7 +4,6 @@ import ast
 import os
 import re
 import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -162,14 +161,10 @@ def test_readme_commands_run(number: int, lively: Platform) -> None:
     """Each block as written, but on this demo's port and folder; every answer is a good one."""
     script = readme_commands()[number].replace("http://127.0.0.1:8000", lively.url)
     # The reader stands in the repository, where `data` is the default folder.
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "CHIMATA_DATA": str(lively.data),
-    }
+    environment = {**os.environ, "CHIMATA_DATA": str(lively.data)}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip(), "the command printed nothing"
