@@ -150,7 +150,9 @@ def lively(demo: Platform) -> Platform:
     deadline = time.monotonic() + DEMO_SECONDS_MAX
     while time.monotonic() < deadline:
         sectors = httpx.get(f"{demo.url}/v1/sectors", headers=token).json()["sectors"]
-        if all(sector["things"] for sector in sectors):
+        # A ship may be known by its name before its first position is.
+        ships = httpx.get(f"{demo.url}/v1/ports/latest", params={"bbox": "138,34,139,36"}).json()
+        if ships["features"] and all(sector["things"] for sector in sectors):
             return demo
         time.sleep(0.5)
     raise AssertionError(f"after {DEMO_SECONDS_MAX} s: {sectors}")
