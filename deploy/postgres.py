@@ -248,8 +248,8 @@ class Server:
         return self.url_of(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop one of `create_database`, whoever is still connected."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
+        """Drop one of `create_database`, whoever is still connected: autovacuum, too."""
+        with self.connect_as_admin() as connection:
             connection.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )

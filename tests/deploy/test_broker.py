@@ -208,7 +208,8 @@ def test_a_token_ends_its_connection(house: House) -> None:
 
 
 def test_a_client_id_is_nobody_elses(house: House) -> None:
-    with gateway(house, "gate-3", client_id="shared"):
+    with gateway(house, "gate-3", client_id="shared") as holder:
+        assert holder.answer() == "Success"
         with gateway(house, "gate-4", client_id="shared") as thief:
             assert thief.answer() == "Not authorized"
         with gateway(house, "gate-4", client_id="chimata-ingest-a") as thief:
