@@ -6,17 +6,11 @@ import psutil
 
 from benchmarks import stack
 from benchmarks.result import Goal, Result, of_runs
+from deploy import child
 
 SETTLE_SECONDS = 20.0
 SAMPLES = 5
 BYTES_MB = 1_000_000
-
-
-def pss_megabytes(pid: int) -> float:
-    """PSS of a process and all its descendants, in MB."""
-    parent = psutil.Process(pid)
-    everything = [parent, *parent.children(recursive=True)]
-    return sum(process.memory_full_info().pss for process in everything) / BYTES_MB
 
 
 def parts(pid: int) -> str:
@@ -40,7 +34,7 @@ def run() -> Result:
         time.sleep(SETTLE_SECONDS)
         samples = []
         for _ in range(SAMPLES):
-            samples.append(pss_megabytes(city.process.pid))
+            samples.append(child.memory_bytes(city.process.pid) / BYTES_MB)
             time.sleep(1.0)
         note = parts(city.process.pid)
     goal = Goal("value", maximum=500)

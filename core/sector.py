@@ -1,6 +1,5 @@
 """What a sector declares: its observed properties, units, formats and default data class."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,11 +55,6 @@ COMMON_FORMATS = ("senml-json", "senml-cbor", "json", "arrow")
 def all_formats(sector: Sector) -> tuple[str, ...]:
     """Every format name the sector takes on a topic or URL."""
     return (*COMMON_FORMATS, *(name for name in sector.formats if name not in COMMON_FORMATS))
-
-
-def titles(properties: Iterable[ObservedProperty]) -> dict[str, dict[str, str]]:
-    """Property titles by name and language, for pages."""
-    return {p.name: {"ja": p.title_ja, "en": p.title_en} for p in properties}
 
 
 @dataclass(frozen=True, slots=True)

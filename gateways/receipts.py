@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 
 RECEIPT_BYTES_MAX = 1 << 20
-COUNTS = ("received", "stored", "duplicate", "rejected")
 RESULTS = frozenset({"stored", "duplicate", "refused"})
 
 

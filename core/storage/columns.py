@@ -70,16 +70,6 @@ class Rows:
             return self
         return self.take(np.lexsort((self.time, self.datastream)))
 
-    def same_result(self) -> NDArray[np.bool_]:
-        """Shape (n-1,): whether a row's result equals the one before it (NaN equals NaN)."""
-        if self.shape is DOCUMENT:
-            return np.asarray(self.documents[1:] == self.documents[:-1], bool)
-        same = np.ones(len(self) - 1, bool)
-        for column in self.results:
-            a, b = column[1:], column[:-1]
-            same &= (a == b) | (np.isnan(a) & np.isnan(b))
-        return same
-
     def key_at(self, position: int) -> Any:
         """One row's result as a key of a dict: equal results are equal keys, NaN included."""
         if self.shape is DOCUMENT:

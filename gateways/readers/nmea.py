@@ -24,7 +24,6 @@ GROUP_LINES_MAX = 64
 """Lines waited for the missing part of a message; past it the parts go as they are."""
 STEP_US = MICROSECONDS
 """Made-up times are this far apart a line: tag blocks count whole seconds."""
-PARTS_MAX = 9
 
 TAGGED = re.compile(rb"\\(?P<tags>[^\\]*)\\(?P<body>.*)", re.DOTALL)
 SENTENCE = re.compile(rb"![A-Z]{2}VD[MO],")

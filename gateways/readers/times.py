@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from core.clock import EPOCH, MICROSECONDS, from_datetime, to_datetime, to_iso
+from core.clock import EPOCH, MICROSECONDS, from_datetime, to_datetime
 
 MINUTE_US = 60 * MICROSECONDS
 DAY_US = 86_400 * MICROSECONDS
-EPOCH_SECONDS_MIN, EPOCH_SECONDS_MAX = 10**8, 10**10
 MILLISECONDS_MIN = 10**11
 
 
@@ -112,11 +111,6 @@ class Shift:
         if not 0 <= moved < (datetime.max.replace(tzinfo=UTC) - EPOCH).days * DAY_US:
             return text
         return style.write(moved, text.strip())
-
-
-def iso(time_us: int) -> str:
-    """ISO 8601 in UTC with Z."""
-    return to_iso(time_us)
 
 
 def minute_of_year(time_us: int) -> int:
