@@ -19,9 +19,10 @@ from api.fields import (
     parse_moment,
 )
 from api.schemas import History
-from consent import door, queries
+from consent import door, history
 from consent.gate import PermittedConnection
-from consent.queries import Datastream, Row, Span
+from consent.history import Datastream, Span
+from consent.queries import Row
 from core.errors import CityError, invalid
 from core.sensorthings import ResultKind
 
@@ -89,7 +90,7 @@ def read_observations(
     step = parse_interval(interval) if interval else None
     since = parse_moment("after", open_cursor(after), EARLIEST)
     with door.reading(request, sector) as connection:
-        stream = queries.select_datastream(connection, thing, observed_property)
+        stream = history.select_datastream(connection, thing, observed_property)
         if stream is None:
             detail = f"{sector.name} has no {observed_property!r} of a Thing {thing!r}"
             raise CityError("not-found", detail)
@@ -116,7 +117,7 @@ def _plain(
     size: int,
     since: datetime | str,
 ) -> Page:
-    rows = queries.select_observations(connection, stream, span, size + 1, since)
+    rows = history.select_observations(connection, stream, span, size + 1, since)
     more = rows[size - 1]["phenomenon_time"].isoformat() if len(rows) > size else None
     return rows[:size], more
 
@@ -147,7 +148,7 @@ def _by_interval(
     # A state goes on by itself: more of it may follow where no more events do.
     goes_on = not ends_here and (
         (stream.kind is ResultKind.CATEGORY and _until(stream, start) > end)
-        or queries.first_time(connection, stream, Span(end, span.upper)) is not None
+        or history.first_time(connection, stream, Span(end, span.upper)) is not None
     )
     return rows, end.isoformat() if goes_on else None
 
@@ -161,10 +162,10 @@ def _start(
         lower is not None
         and stream.kind is ResultKind.CATEGORY
         and _until(stream, lower) > lower
-        and queries.has_state_before(connection, stream, lower)
+        and history.has_state_before(connection, stream, lower)
     ):
         return lower
-    found = queries.first_time(connection, stream, span)
+    found = history.first_time(connection, stream, span)
     if found is None:
         return None
     return max(_floor(found, step), lower) if lower else _floor(found, step)
@@ -188,14 +189,14 @@ def _numbers(
         isinstance(edge, datetime) and not (edge - EPOCH) % HOUR
         for edge in (page.lower, page.upper)
     )
-    return queries.select_buckets(connection, stream, page, step, of_hours=whole)
+    return history.select_buckets(connection, stream, page, step, of_hours=whole)
 
 
 def _states(
     connection: PermittedConnection, stream: Datastream, page: Span, step: timedelta
 ) -> list[Row]:
     assert isinstance(page.lower, datetime)  # noqa: S101 - a page of intervals has a first time
-    return queries.select_states(connection, stream, page, step, _until(stream, page.lower))
+    return history.select_states(connection, stream, page, step, _until(stream, page.lower))
 
 
 _READ = {ResultKind.NUMBER: _numbers, ResultKind.CATEGORY: _states}

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from consent import queries
+from consent import history, queries
 from consent.gate import Gate, PermittedConnection
 from core.errors import CityError
 from core.sector import Sector
@@ -89,15 +89,15 @@ def test_other_classes_leave_by_no_query(
         assert queries.select_things(connection, 10) == []
         assert queries.select_thing(connection, "t") is None
         assert queries.count_things(connection) == 0
-        assert queries.select_datastreams(connection, thing) == []
+        assert history.select_datastreams(connection, thing) == []
         assert queries.select_latest(connection, 10) == []
         area = queries.Area(((138.0, 34.0, 140.0, 36.0),))
         assert queries.select_latest(connection, 10, "", area) == []
-        assert queries.select_datastream(connection, "t", "heart-rate") is None
+        assert history.select_datastream(connection, "t", "heart-rate") is None
         known = queries.Datastream(stream, ResultKind.NUMBER, "1", None)
-        everything = queries.Span("-infinity", "infinity")
-        assert queries.select_observations(connection, known, everything, 10) == []
-        assert queries.first_time(connection, known, everything) is None
+        everything = history.Span("-infinity", "infinity")
+        assert history.select_observations(connection, known, everything, 10) == []
+        assert history.first_time(connection, known, everything) is None
         appends = gate.appends("harbour", 0, append, 10)
         assert appends
         assert queries.select_appended(connection, appends, 10) == []
@@ -111,7 +111,7 @@ def test_a_thing_shows_only_its_visible_streams_and_place(gate: Gate, city: City
         found = queries.select_thing(connection, "t")
         assert found is not None
         assert found["longitude"] is None
-        listed = queries.select_datastreams(connection, found["id"])
+        listed = history.select_datastreams(connection, found["id"])
         assert [each["property"] for each in listed] == ["heading"]
     with gate.reading(READERS[0], OPEN) as connection:
         found = queries.select_thing(connection, "t")
