@@ -55,3 +55,8 @@ class CityError(Exception):
 def invalid(name: str, reason: str) -> CityError:
     """The error for one bad field."""
     return CityError("invalid", f"{name}: {reason}", (FieldError(name, reason),))
+
+
+def brief(error: BaseException) -> str:
+    """An error's first line, for a log or a detail; never empty."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,92 @@
+"""What runs beside the appends: latest values, this process's account line, partitions."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import psycopg
+
+from core.errors import CityError, brief
+from core.settings import Settings
+from core.storage.ledger import hold_process_lock
+from core.storage.pool import DatabaseRole, Session, open_session
+from ingest.line import FLUSH_SECONDS, Line
+
+log = logging.getLogger("chimata.ingest")
+
+MAINTAIN_SECONDS = 15.0
+LOCK_SECONDS_MAX = 2
+STOPPING_SECONDS = 0.05
+FOREVER = "2000 years"
+
+
+class Keeper(threading.Thread):
+    """Writes the latest values and this process's line of the account; both are rebuildable."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        process: int,
+        lines: Callable[[], Iterable[Line]],
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(name="projection", daemon=True)
+        self._settings = settings
+        self._process = process
+        self._lines = lines
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Until the lines have ended, so that what they drain last is written too."""
+        session: Session | None = None
+        finished = locked = False
+        while not finished:
+            if self._stopping.wait(FLUSH_SECONDS):
+                time.sleep(STOPPING_SECONDS)
+            lines = list(self._lines())
+            # Asked before writing, so that what a line drains last is written too.
+            finished = self._stopping.is_set() and not any(line.alive for line in lines)
+            try:
+                if session is None or session.closed:
+                    session = open_session(self._settings.database_url, DatabaseRole.INGEST)
+                    session.execute("SET synchronous_commit = off")
+                    locked = False
+                locked = locked or hold_process_lock(session, self._process)
+                for line in lines:
+                    line.write_latest(session)
+                for line in lines:
+                    line.write_pending(session)
+            except Exception as error:  # noqa: BLE001 - without this thread nothing new is seen
+                log.warning("projection not written, will retry: %s", brief(error))
+                if session is not None:
+                    session.close()
+        if session is not None:
+            session.close()
+
+
+class Maintainer(threading.Thread):
+    """Summarises new pages, seals closed partitions, drops what retention ends.
+
+    Apart from the keeper: sealing a large day takes longer than latest values may trail.
+    """
+
+    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
+        super().__init__(name="maintenance", daemon=True)
+        self._settings = settings
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Until the stop; what fails is tried again at the next turn."""
+        keep = f"{self._settings.retention_days} days" if self._settings.retention_days else FOREVER
+        while not self._stopping.is_set():
+            try:
+                with open_session(self._settings.database_url, DatabaseRole.INGEST) as session:
+                    # Waiting in line for a table's lock would hold up every append behind us.
+                    session.execute(f"SET lock_timeout = '{LOCK_SECONDS_MAX}s'")
+                    session.execute("SELECT summarise_open_partitions()")
+                    session.commit()
+                    session.execute("SELECT maintain_partitions(%s::interval)", (keep,))
+            except (psycopg.Error, CityError) as error:
+                log.warning("partitions not maintained, will retry: %s", brief(error))
+            self._stopping.wait(MAINTAIN_SECONDS)
