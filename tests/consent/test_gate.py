@@ -89,12 +89,12 @@ def test_other_classes_leave_by_no_query(
         assert queries.select_things(connection, 10) == []
         assert queries.select_thing(connection, "t") is None
         assert queries.count_things(connection) == 0
-        assert history.select_datastreams(connection, thing) == []
+        assert queries.select_datastreams(connection, thing) == []
         assert queries.select_latest(connection, 10) == []
         area = queries.Area(((138.0, 34.0, 140.0, 36.0),))
         assert queries.select_latest(connection, 10, "", area) == []
         assert history.select_datastream(connection, "t", "heart-rate") is None
-        known = queries.Datastream(stream, ResultKind.NUMBER, "1", None)
+        known = history.Datastream(stream, ResultKind.NUMBER, "1", None)
         everything = history.Span("-infinity", "infinity")
         assert history.select_observations(connection, known, everything, 10) == []
         assert history.first_time(connection, known, everything) is None
@@ -111,7 +111,7 @@ def test_a_thing_shows_only_its_visible_streams_and_place(gate: Gate, city: City
         found = queries.select_thing(connection, "t")
         assert found is not None
         assert found["longitude"] is None
-        listed = history.select_datastreams(connection, found["id"])
+        listed = queries.select_datastreams(connection, found["id"])
         assert [each["property"] for each in listed] == ["heading"]
     with gate.reading(READERS[0], OPEN) as connection:
         found = queries.select_thing(connection, "t")
