@@ -6,28 +6,27 @@ then find every row. The ceiling is COPY BINARY of the same rows, packed beforeh
 connection into a logged table without an index on the same server, before and after each run.
 """
 
-import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import psycopg
 import pyarrow as pa
 
 from benchmarks.result import Goal, Result, of_runs
+from benchmarks.stack import Database, databases, ingestor
 from core.storage.columns import NUMBER, Rows
-from core.storage.migrate import migrate
 from core.tokens import Role, Verifier, issue, load_keys
-from deploy import postgres
 from deploy.broker import NatsBroker, free_port
 from tests.kafka_server import KafkaServer
 from tests.platform import CHIMATA
 
+NEEDS = ("kafka",)
 ROWS = 3_000_000
 STREAMS = 1_000
 RUNS = 3
@@ -35,15 +34,12 @@ CHUNK_ROWS = 100_000
 GOAL = Goal("ratio", minimum=0.3)
 TABLE = "CREATE TABLE IF NOT EXISTS raw_copy (LIKE observation)"
 COPY = f"COPY raw_copy ({', '.join(NUMBER.columns)}) FROM STDIN (FORMAT binary)"
-READY_SECONDS_MAX = 60.0
-
-Database = Callable[[Path], AbstractContextManager[str]]
 
 
-def recording(path: Path, number: int) -> None:
-    """ROWS rows of STREAMS Datastreams at 1 Hz, ending now: a port's last minutes, in order."""
+def recording(path: Path, number: int, rows: int) -> None:
+    """So many rows of STREAMS Datastreams at 1 Hz, ending now: a port's last minutes, in order."""
     rng = np.random.default_rng(number)
-    seconds = ROWS // STREAMS
+    seconds = rows // STREAMS
     start = (time.time_ns() // 1000) - (RUNS - number) * (seconds + 60) * 1_000_000
     stream = np.tile(np.arange(STREAMS, dtype=np.int32), seconds)
     moment = start + np.repeat(np.arange(seconds, dtype=np.int64), STREAMS) * 1_000_000
@@ -66,7 +62,7 @@ def packed_rows(path: Path) -> list[bytes]:
     with pa.OSFile(str(path)) as source:
         table = pa.ipc.open_stream(source).read_all()
     chunks = []
-    for begin in range(0, ROWS, CHUNK_ROWS):
+    for begin in range(0, len(table), CHUNK_ROWS):
         part = table.slice(begin, CHUNK_ROWS).combine_chunks()
         stream = part.column("thing").chunk(0).indices.to_numpy().astype(np.int32)
         time_us = part.column("phenomenon_time").cast(pa.int64()).to_numpy()
@@ -76,7 +72,7 @@ def packed_rows(path: Path) -> list[bytes]:
     return chunks
 
 
-def raw_copy(url: str, packed: Sequence[bytes]) -> float:
+def raw_copy(url: str, packed: Sequence[bytes], rows: int) -> float:
     """Rows a second of COPY alone."""
     with psycopg.connect(url) as connection:
         connection.execute(TABLE)
@@ -90,53 +86,7 @@ def raw_copy(url: str, packed: Sequence[bytes]) -> float:
         seconds = time.perf_counter() - began
         connection.execute("DROP TABLE raw_copy")
         connection.commit()
-    return ROWS / seconds
-
-
-@contextmanager
-def embedded(folder: Path) -> Iterator[str]:
-    """The embedded PostgreSQL as `chimata up` runs it, migrated."""
-    server = postgres.start(folder / "postgres")
-    try:
-        migrate(server.url)
-        yield server.url
-    finally:
-        server.stop()
-
-
-@contextmanager
-def timescale(_folder: Path) -> Iterator[str]:
-    """A fresh database on the server of CHIMATA_TEST_TIMESCALE_URL, migrated."""
-    server = os.environ["CHIMATA_TEST_TIMESCALE_URL"]
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS chimata_bench WITH (FORCE)")
-        connection.execute("CREATE DATABASE chimata_bench")
-    url = urlunsplit(urlsplit(server)._replace(path="/chimata_bench"))
-    migrate(url)
-    yield url
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE chimata_bench WITH (FORCE)")
-
-
-@contextmanager
-def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """`chimata ingest KIND` as its own process, from its `ready` on."""
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [str(CHIMATA), "ingest", kind],
-            env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if line.strip() != b"ready":
-                raise RuntimeError(f"the ingestor did not start: {log.read_text()[-2000:]}")
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=READY_SECONDS_MAX)
+    return rows / seconds
 
 
 @contextmanager
@@ -176,7 +126,7 @@ def over_kafka(url: str, folder: Path) -> Iterator[str]:
         server.stop()
 
 
-def replay(to: str, token: str, path: Path, folder: Path) -> float:
+def replay(to: str, token: str, path: Path, folder: Path, rows: int) -> float:
     """Rows a second of `chimata gateway replay`, less its own start: until the last receipt."""
     code = (
         "import sys,time,pathlib;from gateways.replay import replay;"
@@ -196,34 +146,36 @@ def replay(to: str, token: str, path: Path, folder: Path) -> float:
     ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     stored, seconds = done.stdout.split()
-    if int(stored) != ROWS:
-        raise RuntimeError(f"{stored} of {ROWS} rows were stored")
-    return ROWS / float(seconds)
+    if int(stored) != rows:
+        raise RuntimeError(f"{stored} of {rows} rows were stored")
+    return rows / float(seconds)
 
 
 def measure(
     name: str,
     database: Database,
     way: Callable[[str, Path], AbstractContextManager[str]],
+    scale: float,
 ) -> Result:
     """RUNS replays of different recordings, each between two measurements of the ceiling."""
+    runs, rows = max(1, round(RUNS * scale)), max(10, round(ROWS * scale / STREAMS)) * STREAMS
     rates, ceilings, ratios = [], [], []
     with tempfile.TemporaryDirectory(prefix="chimata-bench-") as name_of_folder:
         folder = Path(name_of_folder)
         with database(folder) as url, way(url, folder) as to:
             token = issue(load_keys(folder / "keys"), Role.GATEWAY, gateway="bench")
-            for number in range(RUNS):
+            for number in range(runs):
                 path = folder / f"{number}.arrow"
-                recording(path, number)
+                recording(path, number, rows)
                 packed = packed_rows(path)
-                before = raw_copy(url, packed)
-                rates.append(replay(to, token, path, folder))
-                ceilings.append((before + raw_copy(url, packed)) / 2)
+                before = raw_copy(url, packed, rows)
+                rates.append(replay(to, token, path, folder, rows))
+                ceilings.append((before + raw_copy(url, packed, rows)) / 2)
                 ratios.append(rates[-1] / ceilings[-1])
             with psycopg.connect(url) as connection:
                 row = connection.execute("SELECT count(*) FROM observation").fetchone()
-            if not row or row[0] != RUNS * ROWS:
-                raise RuntimeError(f"a query finds {row} of {RUNS * ROWS} rows")
+            if not row or row[0] != runs * rows:
+                raise RuntimeError(f"a query finds {row} of {runs * rows} rows")
     ratios.sort()
     return of_runs(
         name,
@@ -232,16 +184,13 @@ def measure(
         ratio=ratios[len(ratios) // 2],
         ratio_to="raw COPY of the same rows",
         goal=GOAL,
-        note=f"{RUNS} runs of {ROWS} rows in batches of 10,000; COPY {min(ceilings):,.0f} to "
+        note=f"{runs} runs of {rows} rows in batches of 10,000; COPY {min(ceilings):,.0f} to "
         f"{max(ceilings):,.0f} rows/s; ratios {ratios[0]:.2f} to {ratios[-1]:.2f}",
     )
 
 
-def run() -> Iterator[Result]:
+def run(scale: float = 1.0) -> Iterator[Result]:
     """Embedded PostgreSQL, and TimescaleDB where there is one; MQTT, and Kafka."""
-    databases: dict[str, Database] = {"embedded": embedded}
-    if os.environ.get("CHIMATA_TEST_TIMESCALE_URL"):
-        databases["timescale"] = timescale
-    for label, database in databases.items():
-        yield measure(f"arrow_mqtt_{label}", database, over_mqtt)
-        yield measure(f"arrow_kafka_{label}", database, over_kafka)
+    for label, database in databases().items():
+        yield measure(f"arrow_mqtt_{label}", database, over_mqtt, scale)
+        yield measure(f"arrow_kafka_{label}", database, over_kafka, scale)

@@ -28,12 +28,12 @@ def parts(pid: int) -> str:
     return ", ".join(f"{name} {size:.0f}" for name, size in ordered)
 
 
-def run() -> Result:
+def run(scale: float = 1.0) -> Result:
     """Start, leave it alone, and look several times."""
     with stack.platform() as city:
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(SETTLE_SECONDS * scale)
         samples = []
-        for _ in range(SAMPLES):
+        for _ in range(max(1, round(SAMPLES * scale))):
             samples.append(child.memory_bytes(city.process.pid) / BYTES_MB)
             time.sleep(1.0)
         note = parts(city.process.pid)

@@ -43,13 +43,14 @@ def send(gateway: stack.Gateway, boot: str, messages: int) -> tuple[float, float
     return messages / ((acknowledged_at or ended) - began), messages / (ended - began)
 
 
-def run() -> Result:
+def run(scale: float = 1.0) -> Result:
     """The embedded stack with everything on; each message is a batch of its own in the ledger."""
+    messages, runs = max(100, round(MESSAGES * scale)), max(1, round(RUNS * scale))
     with stack.platform() as city:
         gateway = stack.Gateway(city)
         try:
             send(gateway, "warm-up", WARM_UP)
-            pairs = [send(gateway, f"run-{number}", MESSAGES) for number in range(RUNS)]
+            pairs = [send(gateway, f"run-{number}", messages) for number in range(runs)]
         finally:
             gateway.close()
     ratios = sorted(durable / acknowledged for acknowledged, durable in pairs)
@@ -59,5 +60,5 @@ def run() -> Result:
         [durable for _, durable in pairs],
         ratio=ratios[len(ratios) // 2],
         ratio_to="the broker's own PUBACKs of the same messages",
-        note=f"{RUNS} runs of {MESSAGES} messages, one gateway, {stack.INFLIGHT_MAX} in flight",
+        note=f"{runs} runs of {messages} messages, one gateway, {stack.INFLIGHT_MAX} in flight",
     )

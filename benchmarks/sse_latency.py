@@ -21,8 +21,9 @@ THING = "431000001"
 class Listener(threading.Thread):
     """Reads /v1/live and notes when each result first came; the result is the message's number."""
 
-    def __init__(self, city: Platform) -> None:
+    def __init__(self, city: Platform, expected: int) -> None:
         super().__init__(daemon=True)
+        self._expected = expected
         self._url = f"{city.url}/v1/live?sector=ports"
         self.connected = threading.Event()
         self.complete = threading.Event()
@@ -38,21 +39,21 @@ class Listener(threading.Thread):
                     now = time.perf_counter()
                     for each in json.loads(line[6:])["observations"]:
                         self.seen.setdefault(int(each["result"]), now)
-                    if len(self.seen) >= WARM_UP + OBSERVATIONS:
+                    if len(self.seen) >= self._expected:
                         self.complete.set()
                         return
 
 
-def latencies(city: Platform) -> list[float]:
+def latencies(city: Platform, observations: int) -> list[float]:
     """Milliseconds of each observation after the warm-up."""
-    listener = Listener(city)
+    listener = Listener(city, WARM_UP + observations)
     listener.start()
     if not listener.connected.wait(WAIT_SECONDS_MAX):
         raise TimeoutError("the live stream did not open")
     gateway = stack.Gateway(city)
     sent: dict[int, float] = {}
     try:
-        for number in range(WARM_UP + OBSERVATIONS):
+        for number in range(WARM_UP + observations):
             body = {"thing": THING, "property": "altitude", "result": number}
             sent[number] = time.perf_counter()
             gateway.publish("ports", "json", "latency", number, json.dumps(body).encode())
@@ -61,16 +62,17 @@ def latencies(city: Platform) -> list[float]:
             raise TimeoutError(f"{len(listener.seen)} of {len(sent)} observations came")
     finally:
         gateway.close()
-    return [(listener.seen[n] - sent[n]) * 1000 for n in range(WARM_UP, WARM_UP + OBSERVATIONS)]
+    return [(listener.seen[n] - sent[n]) * 1000 for n in range(WARM_UP, WARM_UP + observations)]
 
 
-def run() -> list[Result]:
+def run(scale: float = 1.0) -> list[Result]:
     """20 observations a second through an otherwise idle embedded stack."""
+    observations = max(20, round(OBSERVATIONS * scale))
     with stack.platform() as city:
-        values = latencies(city)
+        values = latencies(city, observations)
     cuts = quantiles(values, n=100)
     note = (
-        f"{OBSERVATIONS} observations, one every {INTERVAL_SECONDS * 1000:.0f} ms, one subscriber"
+        f"{observations} observations, one every {INTERVAL_SECONDS * 1000:.0f} ms, one subscriber"
     )
     spread = (min(values), max(values))
     return [

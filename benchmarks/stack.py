@@ -1,24 +1,32 @@
-"""What benchmarks share: a real `chimata up` in a temporary folder, and a signed-in gateway."""
+"""What benchmarks share: a real `chimata up`, databases, ingestors, and a signed-in gateway."""
 
 import json
+import os
 import queue
+import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import paho.mqtt.client as mqtt
+import psycopg
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.platform import Platform, running
+from core.storage.migrate import migrate
+from deploy import postgres
+from tests.platform import CHIMATA, Platform, running
 
 GATEWAY = "bench"
 INFLIGHT_MAX = 100  # paho's best: 22 k messages/s, and 6.5 k at 2,000
 CONNECT_SECONDS_MAX = 20.0
+READY_SECONDS_MAX = 60.0
+
+Database = Callable[[Path], AbstractContextManager[str]]
 
 
 @contextmanager
@@ -29,6 +37,63 @@ def platform(*arguments: str) -> Iterator[Platform]:
         running(Path(folder) / "data", *arguments) as started,
     ):
         yield started
+
+
+@contextmanager
+def embedded(folder: Path) -> Iterator[str]:
+    """The embedded PostgreSQL as `chimata up` runs it, migrated."""
+    server = postgres.start(folder / "postgres")
+    try:
+        migrate(server.url)
+        yield server.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def timescale(_folder: Path) -> Iterator[str]:
+    """A fresh database on the server of CHIMATA_TEST_TIMESCALE_URL, migrated."""
+    server = os.environ["CHIMATA_TEST_TIMESCALE_URL"]
+    name = f"chimata_bench_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {name}")
+    url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    try:
+        migrate(url)
+        yield url
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def databases() -> dict[str, Database]:
+    """Embedded PostgreSQL, and TimescaleDB where CHIMATA_TEST_TIMESCALE_URL says where it is."""
+    found: dict[str, Database] = {"embedded": embedded}
+    if os.environ.get("CHIMATA_TEST_TIMESCALE_URL"):
+        found["timescale"] = timescale
+    return found
+
+
+@contextmanager
+def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """`chimata ingest KIND` as its own process, from its `ready` on."""
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [str(CHIMATA), "ingest", kind],
+            env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if line.strip() != b"ready":
+                raise RuntimeError(f"the ingestor did not start: {log.read_text()[-2000:]}")
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=READY_SECONDS_MAX)
 
 
 class Gateway:

@@ -3,7 +3,6 @@
 All take the same 200,000-row chunks, sorted by (datastream, time), packed beforehand.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import psycopg
 
-from benchmarks.arrow_ingest import Database, embedded, timescale
 from benchmarks.result import Result, of_runs
+from benchmarks.stack import databases
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import DataClass, Decoded, Numbers, Stream
 from core.storage.columns import NUMBER, Rows
@@ -45,17 +44,16 @@ SECTOR = Sector(
 )
 
 
-def chunk(number: int) -> Rows:
-    """One chunk: 200 seconds of every Datastream."""
-    seconds = CHUNK_ROWS // STREAMS
+def chunk(number: int, seconds: int) -> Rows:
+    """One chunk: so many seconds of every Datastream."""
     base = (time.time_ns() // 10**9 - (CHUNKS - number) * seconds) * 1_000_000
     return Rows(
         NUMBER,
         np.repeat(np.arange(STREAMS, dtype=np.int32), seconds),
         base + np.tile(np.arange(seconds, dtype=np.int64) * 1_000_000, STREAMS),
-        np.zeros(CHUNK_ROWS, np.int16),
-        np.zeros(CHUNK_ROWS, np.int32),
-        (np.random.default_rng(number).normal(10, 2, CHUNK_ROWS),),
+        np.zeros(seconds * STREAMS, np.int16),
+        np.zeros(seconds * STREAMS, np.int32),
+        (np.random.default_rng(number).normal(10, 2, seconds * STREAMS),),
     )
 
 
@@ -79,7 +77,7 @@ def copy(url: str, layout: str, chunks: list[Rows]) -> float:
         seconds = time.perf_counter() - began
         connection.execute("DROP TABLE layout")
         connection.commit()
-    return CHUNK_ROWS * len(chunks) / seconds
+    return sum(map(len, chunks)) / seconds
 
 
 def append(url: str, run_number: int, chunks: list[Rows]) -> float:
@@ -105,19 +103,17 @@ def append(url: str, run_number: int, chunks: list[Rows]) -> float:
         if flush := store.drain():
             flush.write(connection)
             connection.commit()
-    return CHUNK_ROWS * len(chunks) / seconds
+    return sum(map(len, chunks)) / seconds
 
 
-def run() -> Iterator[Result]:
+def run(scale: float = 1.0) -> Iterator[Result]:
     """Every layout on embedded PostgreSQL, the append on both, each run with its own ceiling."""
-    chunks = [chunk(number) for number in range(CHUNKS)]
-    databases: dict[str, Database] = {"embedded": embedded}
-    if os.environ.get("CHIMATA_TEST_TIMESCALE_URL"):
-        databases["timescale"] = timescale
-    for label, database in databases.items():
+    runs, seconds = max(1, round(RUNS * scale)), max(2, round(CHUNK_ROWS * scale / STREAMS))
+    chunks = [chunk(number, seconds) for number in range(CHUNKS)]
+    for label, database in databases().items():
         rates: dict[str, list[float]] = {name: [] for name in (*INDEXES, "append")}
         with tempfile.TemporaryDirectory() as folder, database(Path(folder)) as url:
-            for number in range(RUNS):
+            for number in range(runs):
                 for layout in INDEXES:
                     rates[layout].append(copy(url, layout, chunks))
                 rates["append"].append(append(url, number, chunks))
@@ -129,6 +125,6 @@ def run() -> Iterator[Result]:
                 values,
                 ratio=ratios[len(ratios) // 2],
                 ratio_to="COPY into a bare table",
-                note=f"{CHUNKS} chunks of {CHUNK_ROWS} rows; "
+                note=f"{CHUNKS} chunks of {len(chunks[0])} rows; "
                 f"ratios {ratios[0]:.2f} to {ratios[-1]:.2f}",
             )

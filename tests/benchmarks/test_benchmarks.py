@@ -1,0 +1,32 @@
+"""Every benchmark runs, at a hundredth of its size: what is measured works and gives numbers.
+
+No time is held against its goal here: that is `make bench` on a quiet machine.
+"""
+
+import math
+from importlib import import_module
+
+import pytest
+
+from benchmarks.__main__ import names
+from benchmarks.result import Result
+from tests.require import require
+
+SCALE = 0.01
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_hundredth_gives_finite_results(name: str) -> None:
+    module = import_module(f"benchmarks.{name}")
+    for program in getattr(module, "NEEDS", ()):
+        require(program)
+    returned = module.run(scale=SCALE)
+    results = [returned] if isinstance(returned, Result) else list(returned)
+    assert results
+    for result in results:
+        assert math.isfinite(result.value) and result.unit, result
+        assert result.ratio is None or (math.isfinite(result.ratio) and result.ratio_to), result
+        assert result.spread is None or all(map(math.isfinite, result.spread)), result
+    assert len({result.name for result in results}) == len(results)
