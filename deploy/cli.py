@@ -1,23 +1,18 @@
 """`chimata`, the command: the whole platform on one machine, or its parts one by one."""
 
-import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from deploy.console import Data, Json, Progress, console, database, say
 
 app = typer.Typer(
     name="chimata",
@@ -39,10 +34,6 @@ app.add_typer(fields_app, name="fields")
 FIELDS_GATEWAY = "fields-import"
 """Whose declaration of a data class holds for imported fields."""
 
-DATA_HELP = "Data folder; default: CHIMATA_DATA, else ./data."
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=DATA_HELP)]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
-
 
 def main() -> None:
     """Run the command; a deliberate error is one line on standard error and exit code 1."""
@@ -63,13 +54,6 @@ def main() -> None:
         if type(error).__module__.partition(".")[0] not in {"psycopg", "psycopg_pool"}:
             raise
         _fail(f"database: {str(error).strip().splitlines()[0]}")
-
-
-def say(line: str) -> None:
-    """One line on standard output, at once; a closed pipe is not our problem."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
 
 
 def _fail(line: str) -> None:
@@ -102,7 +86,7 @@ def up(
 
     settings = Settings.from_environment()
     options = local.Options(data or settings.data, http or settings.http, mqtt, demo)
-    with _Progress() as report:
+    with Progress() as report:
 
         def ready(url: str) -> None:
             report.finish()
@@ -116,7 +100,7 @@ def migrate(data: Data = None) -> None:
     """Bring the database up to date."""
     from core.storage.migrate import migrate as apply
 
-    with _database(data) as url:
+    with database(data) as url:
         applied = apply(url)
     for name in applied:
         say(f"applied {name}")
@@ -235,7 +219,7 @@ def gateway_replay(
     """
     from gateways.replay import replay
 
-    with _console().status(f"sending to {to}") as status:
+    with console().status(f"sending to {to}") as status:
 
         def show(so_far: Any) -> None:
             waiting = f", waiting: {so_far.waiting_for}" if so_far.waiting_for else ""
@@ -269,7 +253,7 @@ def account(as_json: Json = False, data: Data = None) -> None:
 
     from core.storage import ledger
 
-    with _database(data) as url, psycopg.connect(url) as connection:
+    with database(data) as url, psycopg.connect(url) as connection:
         rows = [asdict(row) | {"adds_up": row.adds_up} for row in ledger.account(connection)]
     if as_json:
         say(json.dumps({"sources": rows}, ensure_ascii=False, indent=2))
@@ -300,10 +284,10 @@ def _print_account(rows: list[dict[str, Any]]) -> None:
             *numbers,
             "yes" if row["adds_up"] else "NO",
         )
-    console = _console(stderr=False)
+    out = console(stderr=False)
     # As wide as its numbers need: a wrapped figure is a wrong figure.
-    console.width = max(console.width, 24 + 13 * len(table.columns))
-    console.print(table)
+    out.width = max(out.width, 24 + 13 * len(table.columns))
+    out.print(table)
 
 
 @token_app.command("issue")
@@ -365,10 +349,10 @@ def sectors(as_json: Json = False) -> None:
             sector.name, sector.title_ja, sector.title_en, sector.data_class.value,
             " ".join(all_formats(sector)), " ".join(prop.name for prop in sector.properties),
         )  # fmt: skip
-    console = _console(stderr=False)
+    out = console(stderr=False)
     # As wide as its numbers need: a wrapped figure is a wrong figure.
-    console.width = max(console.width, 24 + 13 * len(table.columns))
-    console.print(table)
+    out.width = max(out.width, 24 + 13 * len(table.columns))
+    out.print(table)
 
 
 @app.command()
@@ -378,15 +362,15 @@ def doctor(data: Data = None) -> None:
 
     settings = Settings.from_environment()
     settings = replace(settings, data=data or settings.data)
-    console = _console(stderr=False)
+    out = console(stderr=False)
     marks = {True: "[green]ok[/]  ", False: "[red]bad[/] "}
     bad = 0
     for finding in examine.findings(settings):
-        console.print(f"{marks[finding.good]} {finding.name}: ", end="")
-        console.print(finding.told, markup=False, highlight=False)
+        out.print(f"{marks[finding.good]} {finding.name}: ", end="")
+        out.print(finding.told, markup=False, highlight=False)
         if not finding.good:
             bad += 1
-            console.print(f"     mend it: {finding.mend}", markup=False, highlight=False)
+            out.print(f"     mend it: {finding.mend}", markup=False, highlight=False)
     if bad:
         raise typer.Exit(1)
 
@@ -403,56 +387,11 @@ def fields_import(
     from domains.farms import fields
 
     updates = list(fields.read(file))
-    with _database(data) as url, psycopg.connect(url) as connection:
+    with database(data) as url, psycopg.connect(url) as connection:
         Catalogue(domains.sector("farms")).describe(
             connection, ((update, FIELDS_GATEWAY) for update in updates)
         )
     say(f"imported {len(updates)} fields")
-
-
-def _console(*, stderr: bool = True) -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-class _Progress:
-    """Lines for people: in a spinner while a terminal waits for something, plain otherwise."""
-
-    def __init__(self) -> None:
-        console = _console()
-        self._status = console.status("starting") if console.is_terminal else None
-
-    def __enter__(self) -> "_Progress":
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.finish()
-
-    def __call__(self, line: str) -> None:
-        if line and self._status is not None:
-            self._status.update(line)
-        elif line:
-            sys.stderr.write(f"chimata: {line}\n")
-
-    def finish(self) -> None:
-        """What was waited for is there; lines that come later are plain."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-
-@contextmanager
-def _database(data: Path | None) -> Iterator[str]:
-    from deploy import local
-
-    with (
-        _Progress() as report,
-        local.database(Settings.from_environment(), data, report) as url,
-    ):
-        yield url
 
 
 if __name__ == "__main__":
