@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from core.clock import MICROSECONDS, to_iso
 from core.errors import CityError
+from core.remembered import STREAMS_MAX, STREAMS_MIN, Remembered
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import (
     Categories,
@@ -24,7 +25,6 @@ from core.sensorthings import (
     Stream,
     canonical_json,
     observation_json,
-    used_streams,
 )
 from core.units import conversion, is_ucum
 
@@ -112,6 +112,63 @@ def _reading(declared: ObservedProperty, unit: str | None) -> _Rule:
     return _Rule(None, True, declared.unit, factor, offset, low, high)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a message's streams mean as one kind of result: columns by the index of the stream."""
+
+    sector: Sector
+    named: Sequence[Stream]
+    verdicts: dict[int, Verdict]
+    faulty: NDArray[np.bool_]
+    undeclared: NDArray[np.bool_]
+    factor: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    converted: tuple[Stream, ...] | None
+    """The streams in their declared units, where that changes any."""
+
+
+_known: Remembered[tuple[int, int, ResultKind], _Reading] = Remembered(STREAMS_MAX)
+"""By identity: decoders hand over the same tuple of streams for every batch of a gateway."""
+
+
+def _reading_of(sector: Sector, streams: Sequence[Stream], kind: ResultKind) -> _Reading:
+    key = (id(sector), id(streams), kind)
+    known = _known.get(key)
+    if known is not None and known.named is streams and known.sector is sector:
+        return known
+    named = {(stream.property, stream.unit) for stream in streams}
+    rule_of = {name: _rule(sector, kind, *name) for name in named}  # few serve many streams
+    rules = [rule_of[stream.property, stream.unit] for stream in streams]
+    verdicts: dict[int, Verdict] = {}
+    for index, stream in enumerate(streams):
+        fault = _name_fault("thing", stream.thing, THING_CHARACTERS_MAX) or rules[index].verdict
+        if fault:
+            verdicts[index] = fault
+    faulty = np.zeros(len(streams), np.bool_)
+    faulty[list(verdicts)] = True
+    converted = None
+    if any(rule.factor != 1 or rule.offset for rule in rules):
+        converted = tuple(
+            replace(stream, unit=rule.unit) if rule.factor != 1 or rule.offset else stream
+            for stream, rule in zip(streams, rules, strict=True)
+        )
+    reading = _Reading(
+        sector,
+        streams,
+        verdicts,
+        faulty,
+        undeclared=np.array([not rule.declared for rule in rules], np.bool_),
+        factor=np.array([rule.factor for rule in rules]),
+        offset=np.array([rule.offset for rule in rules]),
+        low=np.array([rule.low for rule in rules]),
+        high=np.array([rule.high for rule in rules]),
+        converted=converted,
+    )
+    return reading if len(streams) < STREAMS_MIN else _known.put(key, reading, len(streams))
+
+
 class _Checker:
     """One message's check; `rejected` and the converted `streams` are read at its end."""
 
@@ -119,7 +176,7 @@ class _Checker:
         self._sector = sector
         self._latest = latest
         self._named = streams
-        self._converted: list[Stream] | None = None
+        self._converted: tuple[Stream, ...] | None = None
         self.rejected: list[Rejected] = []
 
     @property
@@ -128,45 +185,27 @@ class _Checker:
         be, since storage remembers what it found for it."""
         return tuple(self._converted or self._named)
 
-    def _rules(self, kind: ResultKind) -> list[_Rule]:
-        """One rule a stream."""
-        memo: dict[tuple[str, str | None], _Rule] = {}
-        rules = []
-        for stream in self._named:
-            key = (stream.property, stream.unit)
-            rule = memo.get(key)
-            if rule is None:
-                rule = memo[key] = _rule(self._sector, kind, *key)
-            rules.append(rule)
-        return rules
-
     def numbers(self, columns: Numbers | None) -> Numbers | None:
         """Convert to the declared unit and flag what is out of the plausible range."""
-        rules = self._rules(ResultKind.NUMBER)
-        converts = any(rule.factor != 1 or rule.offset for rule in rules)
-        factor = np.array([rule.factor for rule in rules])
-        offset = np.array([rule.offset for rule in rules])
+        if columns is None:
+            return None
+        reading = _reading_of(self._sector, self._named, ResultKind.NUMBER)
 
         def converted(columns: Numbers) -> NDArray[np.float64]:
-            if not converts:
+            if reading.converted is None:
                 return columns.result
             with np.errstate(over="ignore"):  # what overflows is rejected
-                scaled: NDArray[np.float64] = columns.result * factor[columns.stream]
-                scaled += offset[columns.stream]
+                scaled: NDArray[np.float64] = columns.result * reading.factor[columns.stream]
+                scaled += reading.offset[columns.stream]
                 return scaled
 
         columns = self.kept(columns, ResultKind.NUMBER, lambda each: np.isfinite(converted(each)))
         if columns is None:
             return None
         result = converted(columns)
-        if converts:
-            self._converted = [
-                replace(stream, unit=rule.unit) if rule.factor != 1 or rule.offset else stream
-                for stream, rule in zip(self._named, rules, strict=True)
-            ]
-        low = np.array([rule.low for rule in rules])[columns.stream]
-        high = np.array([rule.high for rule in rules])[columns.stream]
-        outside = (result < low) | (result > high)
+        self._converted = reading.converted
+        outside = result < reading.low[columns.stream]
+        outside |= result > reading.high[columns.stream]
         quality = columns.quality
         if outside.any():
             quality = _flags(columns) | np.where(outside, Quality.OUT_OF_RANGE, 0).astype(np.int16)
@@ -185,26 +224,22 @@ class _Checker:
         """The columns without rejected rows, with the flag of undeclared properties."""
         if columns is None or not len(columns.stream):
             return None
-        rules, used = self._rules(kind), used_streams(columns)
-        verdicts: dict[int, Verdict] = {}
-        for index in used:
-            fault = _name_fault("thing", self._named[index].thing, THING_CHARACTERS_MAX)
-            if fault or rules[index].verdict:
-                verdicts[index] = fault or rules[index].verdict
+        reading = _reading_of(self._sector, self._named, kind)
         time = columns.phenomenon_time
         fine = (time >= 0) & (time <= self._latest)
         if possible is not None:
             fine &= possible(columns)
-        if verdicts:
-            fine &= ~np.isin(columns.stream, list(verdicts))
-        undeclared = [index for index in used if not rules[index].declared]
-        if undeclared:
-            flag = np.where(np.isin(columns.stream, undeclared), Quality.UNDECLARED, 0)
+        if reading.verdicts:
+            fine &= ~reading.faulty[columns.stream]
+        undeclared = reading.undeclared[columns.stream]
+        if undeclared.any():
+            flag = np.where(undeclared, Quality.UNDECLARED, 0)
             columns = replace(columns, quality=_flags(columns) | flag.astype(np.int16))
         if fine.all():
             return columns
         for position in np.flatnonzero(~fine).tolist():
-            self._reject(columns, position, verdicts.get(int(columns.stream[position])))
+            verdict = reading.verdicts.get(int(columns.stream[position]))
+            self._reject(columns, position, verdict)
         return take(columns, fine) if fine.any() else None
 
     def _reject(self, columns: Columns, position: int, verdict: Verdict) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.clock import to_iso
 from core.formats.checks import TIME_MAX, TIME_MIN, property_fault, thing_fault, unit_fault
+from core.remembered import STREAMS_MAX, Remembered
 from core.sector import Context
 from core.sensorthings import Decoded, Numbers, Rejected, Stream
 
@@ -31,6 +32,9 @@ REQUIRED = ("thing", "property", "phenomenon_time", "result")
 _COLUMNS = (*REQUIRED, "unit")
 
 
+_Streams = tuple[tuple[Stream, ...], dict[int, tuple[str, str]]]
+
+
 class StreamError(ValueError):
     """The stream as a whole cannot be read; `reason` is the rejection's slug."""
 
@@ -43,7 +47,25 @@ class _Column(NamedTuple):
     """A text column as codes into distinct texts; code == len(texts): the row has none."""
 
     codes: NDArray[np.int64]
-    texts: list[str]
+    texts: Sequence[str]
+
+
+class _Dictionary(NamedTuple):
+    """The distinct texts of a dictionary, and its codes as codes of these where they differ."""
+
+    texts: Sequence[str]
+    renumber: NDArray[np.int64] | None
+
+
+class _Memory:
+    """What a gateway's streams repeat: their dictionaries, and the Datastreams these name.
+
+    `head`, the bytes before a stream's only batch of rows, holds all its dictionaries.
+    """
+
+    def __init__(self) -> None:
+        self.dictionaries: Remembered[tuple[bytes, str], _Dictionary] = Remembered(STREAMS_MAX)
+        self.streams: Remembered[Any, _Streams] = Remembered(STREAMS_MAX)
 
 
 def encode(
@@ -76,8 +98,11 @@ def decode(payload: bytes, context: Context) -> Decoded:
     a stream that cannot be read is one rejection naming the column or the fault.
     """
     try:
-        check_size(payload)
-        return _decode(_table(payload), context.memory)
+        head = check_size(payload)
+        memory = context.memory.get("arrow")
+        if memory is None:
+            memory = context.memory["arrow"] = _Memory()
+        return _decode(_table(payload), head, memory)
     except StreamError as error:
         rejected = Rejected(error.reason, str(error), payload)
     except (pa.ArrowException, ValueError, TypeError, OverflowError, OSError) as error:
@@ -88,24 +113,31 @@ def decode(payload: bytes, context: Context) -> Decoded:
 # --- how large the stream is, before anything is decompressed -------------------------------------
 
 
-def check_size(payload: bytes) -> None:
+def check_size(payload: bytes) -> bytes | None:
     """StreamError where the rows or the decompressed bytes go over the limits.
+
+    What comes before the rows, if these are one batch and no dictionary follows; else None.
 
     pyarrow allocates what a compressed buffer's prefix claims, and what a batch's header claims of
     rows; so both are read here from the IPC framing first (Arrow columnar format 1.5, IPC).
     """
     rows = size = position = 0
+    head: bytes | None = None
+    batches = 0
     while position + 8 <= len(payload):
         marker, length = struct.unpack_from("<Ii", payload, position)
         if marker != _CONTINUATION:  # before format 0.15 there was no marker; nobody sends it now
             raise StreamError("invalid-arrow", "not an Arrow IPC stream: no continuation marker")
         if length == 0:
-            return
+            return head if batches == 1 else None
         header_start = position + 8
         body_start = header_start + length
         if length < 0 or body_start > len(payload):
             raise StreamError("truncated", "the stream ends inside a message header")
         header = _Header(payload, header_start, body_start)
+        if batches or header.kind == _Header.RECORD_BATCH:  # nothing but one batch and the end
+            head = payload[:position] if not batches else None
+            batches += 1
         if body_start + header.body_length > len(payload):
             raise StreamError("truncated", "the stream ends inside a batch")
         rows += header.rows
@@ -117,6 +149,7 @@ def check_size(payload: bytes) -> None:
         position = body_start + header.body_length
     if position < len(payload):
         raise StreamError("truncated", "bytes after the last message")
+    return head if batches == 1 else None
 
 
 class _Header:
@@ -135,10 +168,11 @@ class _Header:
         self.body_length = self._int("<q", length) if length else 0
         kind = self._field(message, 1)
         table = self._field(message, 2)
+        self.kind = self._int("<B", kind) if kind else 0
         if self.body_length < 0:
             raise StreamError("invalid-arrow", "a body of negative length")
-        if kind and table:
-            self._read_batch(self._int("<B", kind), self._follow(table))
+        if table:
+            self._read_batch(self.kind, self._follow(table))
 
     def _read_batch(self, kind: int, table: int) -> None:
         if kind == self.DICTIONARY_BATCH:
@@ -224,17 +258,25 @@ def _check_type(name: str, kind: Any) -> None:
         raise StreamError("wrong-schema", f"{name}: {kind}, not utf8 or a dictionary of utf8")
 
 
-def _decode(table: Any, memory: dict[Any, Any]) -> Decoded:
+def _decode(table: Any, head: bytes | None, memory: _Memory) -> Decoded:
     rows = table.num_rows
     if not rows:
         return Decoded()
-    thing = _text(table.column("thing"))
-    observed_property = _text(table.column("property"))
-    unit = _text(table.column("unit")) if "unit" in table.column_names else None
+    texts = [field.type for field in table.schema if field.name in ("thing", "property", "unit")]
+    if not all(map(pa.types.is_dictionary, texts)):
+        head = None  # its texts lie among the rows
+    thing = _text(table, "thing", head, memory)
+    observed_property = _text(table, "property", head, memory)
+    unit = _text(table, "unit", head, memory) if "unit" in table.column_names else None
     time, time_good = _times(table.column("phenomenon_time"))
     result, result_good = _results(table.column("result"))
     code, pairs = _distinct(thing, observed_property, unit)
-    streams, faults = _remembered(memory, pairs, thing, observed_property, unit)
+    names = (thing, observed_property, unit)
+    key = (head or tuple(tuple(c.texts) if c else None for c in names), pairs.tobytes())
+    known = memory.streams.get(key)
+    if known is None:
+        known = memory.streams.put(key, _streams(pairs, *names), len(pairs))
+    streams, faults = known
     bad = ~(time_good & result_good)
     if faults:
         bad |= np.isin(code, np.fromiter(faults, np.int64))
@@ -262,23 +304,31 @@ def _chunk(column: Any) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _text(column: Any) -> _Column:
-    array = _chunk(column)
+def _text(table: Any, name: str, head: bytes | None, memory: _Memory) -> _Column:
+    array = _chunk(table.column(name))
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
-    values = array.dictionary
-    unique = values.unique()
-    indices = array.indices
+    values, indices = array.dictionary, array.indices
     codes = pc.fill_null(indices.cast(pa.int64()), len(values)).to_numpy(zero_copy_only=False)
+    known = memory.dictionaries.get((head, name)) if head else None
+    if known is None:
+        known = _dictionary(values)
+        if head:
+            memory.dictionaries.put((head, name), known, len(values))
+    return _Column(codes if known.renumber is None else known.renumber[codes], known.texts)
+
+
+def _dictionary(values: Any) -> _Dictionary:
+    unique = values.unique()
     texts: list[str | None] = unique.to_pylist()
-    if len(unique) < len(values) or values.null_count:
-        # A dictionary may repeat a value, or hold null as a value: both are codes of one text.
-        number = {text: place for place, text in enumerate(t for t in texts if t is not None)}
-        absent = len(number)
-        renumber = [absent if text is None else number[text] for text in values.to_pylist()]
-        codes = np.array([*renumber, absent], np.int64)[codes]
-        return _Column(codes, list(number))
-    return _Column(codes, [text for text in texts if text is not None])
+    found = [text for text in texts if text is not None]
+    if len(unique) == len(values) and not values.null_count:
+        return _Dictionary(found, None)
+    # A dictionary may repeat a value, or hold null as a value: both are codes of one text.
+    number = {text: place for place, text in enumerate(found)}
+    absent = len(number)
+    renumber = [absent if text is None else number[text] for text in values.to_pylist()]
+    return _Dictionary(found, np.array([*renumber, absent], np.int64))
 
 
 def _times(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -321,32 +371,6 @@ def _distinct(
         return number[combined], pairs
     hashed = pa.array(combined).dictionary_encode()
     return hashed.indices.to_numpy().astype(np.int64), hashed.dictionary.to_numpy()
-
-
-_Streams = tuple[tuple[Stream, ...], dict[int, tuple[str, str]]]
-_REMEMBERED_MAX = 32
-_REMEMBERED_STREAMS_MAX = 20_000
-"""Larger ones are made anew each time: what is remembered must stay bounded."""
-
-
-def _remembered(
-    memory: dict[Any, Any],
-    pairs: NDArray[np.int64],
-    thing: _Column,
-    observed_property: _Column,
-    unit: _Column | None,
-) -> _Streams:
-    """`_streams`, kept for the next batch: a gateway repeats its dictionaries."""
-    if len(pairs) > _REMEMBERED_STREAMS_MAX:
-        return _streams(pairs, thing, observed_property, unit)
-    known: dict[Any, _Streams] = memory.setdefault("arrow-streams", {})
-    names = tuple(tuple(c.texts) if c else None for c in (thing, observed_property, unit))
-    key = (names, pairs.tobytes())
-    if key not in known:
-        while len(known) >= _REMEMBERED_MAX:
-            del known[next(iter(known))]
-        known[key] = _streams(pairs, thing, observed_property, unit)
-    return known[key]
 
 
 def _streams(

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -216,3 +217,24 @@ def test_mutated_streams(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     check_account(arrow.decode(bytes(payload), CONTEXT))
+
+
+def test_what_a_gateway_repeats_is_remembered_and_never_mistaken() -> None:
+    """The same dictionaries give the very same streams; others, after them, give their own."""
+    context = replace(CONTEXT, memory={})
+
+    def batch(things: list[str]) -> bytes:
+        return stream(
+            columns(
+                thing=pa.array(things).dictionary_encode(),
+                property=pa.array(["heading"] * 3).dictionary_encode(),
+            )
+        )
+
+    first = arrow.decode(batch(["a", "b", "c"]), context)
+    again = arrow.decode(batch(["a", "b", "c"]), context)
+    other = arrow.decode(batch(["a", "b", "d"]), context)
+    assert again.streams is first.streams
+    assert [each.thing for each in other.streams] == ["a", "b", "d"]
+    plain = [arrow.decode(stream(columns(thing=names)), context) for names in ("abc", "xyz")]
+    assert [[s.thing for s in each.streams] for each in plain] == [list("abc"), list("xyz")]
