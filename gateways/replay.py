@@ -211,6 +211,7 @@ class _Run:
     def send_all(self, batches: Iterator[Batch], pace: Pace) -> None:
         group: list[Batch] = []
         size = 0
+        self._pump(0.0)  # connect now, so that the first batches need not wait for it
         for batch in batches:
             wait = pace.seconds_until(batch)
             full = len(group) >= COMMIT_BATCHES_MAX or size >= COMMIT_BYTES_MAX

@@ -6,7 +6,7 @@ their Datastream cannot repeat and go straight through COPY; all others are merg
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 
 from core import live
 from core.clock import to_datetime, to_iso
+from core.remembered import STREAMS_MAX, STREAMS_MIN, Remembered
 from core.sector import Sector
 from core.sensorthings import (
     Decoded,
@@ -42,8 +43,6 @@ CORRECTIONS_A_KEY_MAX = 16
 """Different results for one key inside one append; more is a fault of the sender."""
 CATCH_UP_MAX = 50
 """Appends of other processes that are read one by one; beyond, everything is loaded anew."""
-IDENTIFIED_MAX = 64
-"""Tuples of streams whose Datastream ids are kept."""
 
 SELECT_TRANSACTION = "SELECT pg_current_xact_id()::text"
 SELECT_FATE = "SELECT pg_xact_status(%s::text::xid8)"
@@ -118,9 +117,9 @@ class SectorStore:
         self._native = True
         self._partitions: list[tuple[int, int, str]] = []
         self._unsure: tuple[str, list[Outcome]] | None = None
-        self._identified: dict[
+        self._identified: Remembered[
             tuple[int, ResultKind], tuple[Sequence[Stream], NDArray[np.int32]]
-        ] = {}
+        ] = Remembered(STREAMS_MAX)
 
     def append(
         self, connection: Session, messages: Sequence[Message], pending: Pending | None = None
@@ -264,7 +263,7 @@ class SectorStore:
 
     def _identifies(self, decoded: Decoded) -> bool:
         """Whether every column of the message is of streams whose ids are kept."""
-        return all((id(decoded.streams), kind) in self._identified for _, kind in kinds_of(decoded))
+        return all(self._identified.get((id(decoded.streams), k)) for _, k in kinds_of(decoded))
 
     def _ids(
         self, streams: Sequence[Stream], rows: Rows, kind: ResultKind
@@ -275,8 +274,9 @@ class SectorStore:
         dictionaries, so the answer is kept by identity, beside the tuple that must then live on.
         """
         key = (id(streams), kind)
-        if key in self._identified:
-            return self._identified[key][1], {}
+        remembered = self._identified.get(key)
+        if remembered is not None:
+            return remembered[1], {}
         ids = np.full(len(streams), -1, np.int32)
         reasons: dict[int, str] = {}
         used = np.flatnonzero(np.bincount(rows.datastream)).tolist()
@@ -289,10 +289,8 @@ class SectorStore:
                 reasons[index] = f"unit: {stream.unit} where the Datastream has {known.unit}"
             else:
                 ids[index] = known.id
-        if len(used) == len(streams) and not reasons:
-            while len(self._identified) >= IDENTIFIED_MAX:
-                del self._identified[next(iter(self._identified))]
-            self._identified[key] = (streams, ids)
+        if len(used) == len(streams) >= STREAMS_MIN and not reasons:
+            self._identified.put(key, (streams, ids), len(streams))
         return ids, reasons
 
     # -- rows -----------------------------------------------------------------------------------
@@ -358,7 +356,7 @@ class SectorStore:
         ):
             for statement in DIRECT_COMPRESS:
                 connection.execute(statement)
-        written = _copy_in(connection, table, rows.shape.columns, rows.pack(append.id))
+        written = _copy_in(connection, table, rows.shape.columns, rows.packed(append.id))
         if written != len(rows):
             raise psycopg.DataError(f"COPY took {written} of {len(rows)} rows")
         append.count(append.stored, rows)
@@ -376,7 +374,7 @@ class SectorStore:
         connection.execute(create)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO chimata_gate").format(stage))
         connection.execute(sql.SQL("TRUNCATE {}").format(stage))
-        packed = rows.pack(append.id, with_message=True)
+        packed = rows.packed(append.id, with_message=True)
         _copy_in(connection, stage, (*rows.shape.columns, "message"), packed)
         merge = sql.SQL(MERGE).format(merge=sql.Identifier(schema, f"merge_{rows.shape.table}"))
         times = (to_datetime(int(rows.time.min())), to_datetime(int(rows.time.max())))
@@ -512,10 +510,14 @@ def _settle(append: _Append, index: int) -> Outcome:
 
 
 def _copy_in(
-    connection: Session, table: sql.Identifier, columns: Sequence[str], packed: bytes
+    connection: Session,
+    table: sql.Identifier,
+    columns: Sequence[str],
+    packed: Iterable[memoryview | bytes],
 ) -> int:
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     with connection.cursor() as cursor:
         with cursor.copy(sql.SQL(COPY).format(table=table, columns=names)) as copy:
-            copy.write(packed)
+            for part in packed:
+                copy.write(part)
         return cursor.rowcount

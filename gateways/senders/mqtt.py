@@ -131,17 +131,22 @@ class MqttSender:
             raise CityError("forbidden", f"{self.gateway} may not publish: {link.denied}")
 
     def _try(self) -> None:
-        version = self._versions[0]
-        link = _Link(self.target, self.gateway, version, self._inbox)
-        self.trouble = link.open()
-        if self.trouble is None:
-            self._link, self._versions = link, [version]
-            self._connections += 1
-            self.connection, self._backoff_seconds = self._connections, BACKOFF_SECONDS_MIN
-            return
-        link.close()
-        if not link.sign_in_refused:  # a broker that refuses a token speaks this version
+        """Connect by the first version that the broker speaks, at most once each."""
+        for _ in self.target.versions:
+            version = self._versions[0]
+            link = _Link(self.target, self.gateway, version, self._inbox)
+            self.trouble = link.open()
+            if self.trouble is None:
+                self._link, self._versions = link, [version]
+                self._connections += 1
+                self.connection, self._backoff_seconds = self._connections, BACKOFF_SECONDS_MIN
+                return
+            link.close()
+            if link.sign_in_refused:  # a broker that refuses a token speaks this version
+                break
             self._versions.append(self._versions.pop(0))
+            if link.lost is None or len(self._versions) == 1:
+                break
         self._count_refusal(link)
         self._next_try = time.monotonic() + self._backoff_seconds
         self._backoff_seconds = min(self._backoff_seconds * 2, BACKOFF_SECONDS_MAX)
