@@ -12,6 +12,7 @@ import typer
 from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role
+from deploy import archive, imports
 from deploy.console import Data, Json, Progress, console, database, say
 
 app = typer.Typer(
@@ -30,6 +31,8 @@ app.add_typer(ingest_app, name="ingest")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(token_app, name="token")
 app.add_typer(fields_app, name="fields")
+app.command("export")(archive.export)
+app.command("import")(imports.run)
 
 FIELDS_GATEWAY = "fields-import"
 """Whose declaration of a data class holds for imported fields."""

@@ -2,10 +2,10 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ from core.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 DATA_HELP = "Data folder; default: CHIMATA_DATA, else ./data."
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help=DATA_HELP)]
@@ -31,6 +33,22 @@ def console(*, stderr: bool = True) -> "Console":
     from rich.console import Console
 
     return Console(stderr=stderr)
+
+
+@contextmanager
+def bar(total: int, what: str) -> "Iterator[Callable[[T], T]]":
+    """A progress bar where somebody looks; its step passes on what was done, and counts it."""
+    from rich.progress import Progress as Bars
+
+    out = console()
+    with Bars(console=out, disable=not out.is_terminal, transient=True) as bars:
+        task = bars.add_task(what, total=total)
+
+        def step(done: T) -> T:
+            bars.advance(task)
+            return done
+
+        yield step
 
 
 class Progress:

@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = chimata("--help", cwd=tmp_path).stdout
     for command in ("up", "migrate", "serve", "ingest", "gateway", "account", "token", "sectors",
-                    "doctor", "fields"):  # fmt: skip
+                    "doctor", "fields", "export", "import"):  # fmt: skip
         assert f" {command} " in text
     assert "end-with-parent" not in text
 
