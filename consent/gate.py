@@ -249,9 +249,9 @@ def _is_unicode(text: str) -> bool:
 
 
 def _account(connection: Connection[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    from core.storage import ledger
+    from core.storage.account import account
 
-    return [{**asdict(row), "adds_up": row.adds_up} for row in ledger.account(connection)]
+    return [{**asdict(row), "adds_up": row.adds_up} for row in account(connection)]
 
 
 def _no_entry(principal: Principal, what: str) -> CityError:

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role
 from deploy import archive, imports
+from deploy.account import account
 from deploy.console import Data, Json, Progress, console, database, say
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ ingest_app = typer.Typer(help="Take observations from a broker.", no_args_is_hel
 gateway_app = typer.Typer(help="What runs at the edge.", no_args_is_help=True)
 token_app = typer.Typer(help="Bearer tokens of this machine's issuer.", no_args_is_help=True)
 fields_app = typer.Typer(help="Fields of the farms sector.", no_args_is_help=True)
+app.command()(account)
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(token_app, name="token")
@@ -247,50 +249,6 @@ def gateway_replay(
         sys.stderr.write(
             f"refused {refusal.boot}/{refusal.seq}: {refusal.reason}: {refusal.detail}\n"
         )
-
-
-@app.command()
-def account(as_json: Json = False, data: Data = None) -> None:
-    """Account for every source: received = stored + duplicate + rejected + held."""
-    import psycopg
-
-    from core.storage import ledger
-
-    with database(data) as url, psycopg.connect(url) as connection:
-        rows = [asdict(row) | {"adds_up": row.adds_up} for row in ledger.account(connection)]
-    if as_json:
-        say(json.dumps({"sources": rows}, ensure_ascii=False, indent=2))
-    else:
-        _print_account(rows)
-    if not all(row["adds_up"] for row in rows):
-        raise typer.Exit(1)
-
-
-_ACCOUNT_COLUMNS = (
-    "messages", "unchanged", "received", "stored", "duplicate", "rejected", "held", "missing",
-)  # fmt: skip
-
-
-def _print_account(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table("sector", "gateway", "format", caption="observations, but for messages")
-    for column in _ACCOUNT_COLUMNS:
-        table.add_column(column, justify="right")
-    table.add_column("adds up")
-    for row in rows:
-        numbers = (f"{row[column]:,}" for column in _ACCOUNT_COLUMNS)
-        table.add_row(
-            row["sector"],
-            row["gateway"],
-            row["format"],
-            *numbers,
-            "yes" if row["adds_up"] else "NO",
-        )
-    out = console(stderr=False)
-    # As wide as its numbers need: a wrapped figure is a wrong figure.
-    out.width = max(out.width, 24 + 13 * len(table.columns))
-    out.print(table)
 
 
 @token_app.command("issue")

@@ -18,7 +18,7 @@ from core.formats import DECODERS
 from core.sector import COMMON_FORMATS, Context, Sector
 from core.sensorthings import DataClass, Decoded, Rejected
 from core.storage.latest import Flush
-from core.storage.ledger import Pending
+from core.storage.ledger import Pending, Source, pending_row
 from core.storage.message import Message, Outcome
 from core.storage.observations import SectorStore
 from core.storage.pool import DatabaseRole, Session, open_session
@@ -47,7 +47,6 @@ Data exceptions, integrity violations and program limits (PostgreSQL, appendix A
 UNKNOWN = Sector("unknown", "不明", "Unknown", DataClass.PERSONAL, (), ())
 """Where rejections go that name no sector we have."""
 
-Source = tuple[str, str, str]
 Batch = Sequence[tuple["Raw", Message]]
 
 
@@ -104,14 +103,10 @@ class Line:
         """What is decoded and not yet committed once this batch is; under the line's lock."""
         received, held = Counter(self._received), Counter(self._held)
         for _, message in batch:
-            source = (message.gateway, self._sector.name, message.format)
+            source = message.source(self._sector.name)
             received[source] -= message.decoded.received
             held[source] -= message.decoded.received
-        rows = [
-            {"gateway": g, "sector": s, "format": f, "received": n, "held": held[g, s, f]}
-            for (g, s, f), n in received.items()
-            if n
-        ]
+        rows = [pending_row(source, n, held[source]) for source, n in received.items() if n]
         version = self._version + (1 if batch else 0)
         return Pending(self._pipeline.process, self._sector.name, version, rows)
 
@@ -304,7 +299,7 @@ class Line:
     def _count(self, batch: Batch, sign: int) -> None:
         """Add to (1) or take from (-1) what is held; the caller has the lock."""
         for _, message in batch:
-            source = (message.gateway, self._sector.name, message.format)
+            source = message.source(self._sector.name)
             self._received[source] += sign * message.decoded.received
             self._held[source] += sign * message.decoded.received
 

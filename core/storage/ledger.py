@@ -1,7 +1,7 @@
-"""Ledger of appends and batches; account: received = stored + duplicate + rejected + held."""
+"""Ledger of appends and batches, and what is written of the account (core.storage.account)."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from operator import add
 from typing import Any
@@ -9,11 +9,25 @@ from typing import Any
 import orjson
 from psycopg import Connection
 
-from core.clock import to_datetime
+from core.clock import to_datetime, to_iso
+from core.storage.account import account  # noqa: F401 - read beside what is written here
 
 Session = Connection[tuple[Any, ...]]
 Identity = tuple[str, str, int]
 """gateway, boot, sequence."""
+Source = tuple[str, str, str, int]
+"""gateway, sector, format, and the hour in which it was received (its first µs since 1970)."""
+Entry = tuple[str, str, int, str, bytes, int, int, int, int, int]
+"""One identified message; its values are named by ENTRY_COLUMNS."""
+ENTRY_COLUMNS = (
+    "gateway", "boot", "seq", "format", "sha256", "received_at",
+    "received", "stored", "duplicate", "rejected",
+)  # fmt: skip
+ACCOUNT_COLUMNS = (
+    "gateway", "sector", "format", "hour",
+    "messages", "unchanged", "received", "stored", "duplicate", "rejected",
+)  # fmt: skip
+HOUR_US = 3_600_000_000
 
 NEXT_APPEND = """
 INSERT INTO sector_log (sector, append_id) VALUES (%(sector)s, 1)
@@ -28,48 +42,65 @@ SELECT b.gateway, b.boot, b.seq, b.sector, b.format, b.sha256
 FROM unnest(%(gateways)s::text[], %(boots)s::text[], %(seqs)s::bigint[]) AS n (gateway, boot, seq)
 JOIN batch b USING (gateway, boot, seq)
 """
-INSERT_BATCH = """
-INSERT INTO batch (gateway, boot, seq, sector, format, sha256, append_id, received_at,
-                   received, stored, duplicate, rejected)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+# A sequence that was pruned and comes again is entered again, but has been counted before.
+ENTER_BATCHES = """
+WITH n AS (
+  SELECT * FROM unnest(
+    %(gateway)b::text[], %(boot)b::text[], %(seq)b::bigint[], %(format)b::text[],
+    %(sha256)b::bytea[], %(received_at)b::timestamptz[], %(received)b::bigint[],
+    %(stored)b::bigint[], %(duplicate)b::bigint[], %(rejected)b::bigint[])
+  AS n (gateway, boot, seq, format, sha256, received_at, received, stored, duplicate, rejected)
+),
+entered AS (
+  INSERT INTO batch (gateway, boot, seq, sector, format, sha256, append_id, received_at,
+                     received, stored, duplicate, rejected)
+  SELECT gateway, boot, seq, %(sector)s, format, sha256, %(append_id)s, received_at,
+         received, stored, duplicate, rejected
+  FROM n ORDER BY gateway, boot, seq
+)
+INSERT INTO boot AS b (gateway, boot, sector, format, seq_max, batches, first_seen, last_seen,
+                       oldest)
+SELECT n.gateway, n.boot, %(sector)s, n.format, max(n.seq),
+       count(*) FILTER (WHERE NOT coalesce(n.seq <@ p.seqs, false)),
+       min(n.received_at), max(n.received_at), min(n.received_at)
+FROM n LEFT JOIN boot_pruned p USING (gateway, boot)
+GROUP BY n.gateway, n.boot, n.format ORDER BY n.gateway, n.boot, n.format
+ON CONFLICT (gateway, boot, sector, format) DO UPDATE SET
+  seq_max = greatest(b.seq_max, excluded.seq_max), batches = b.batches + excluded.batches,
+  first_seen = least(b.first_seen, excluded.first_seen),
+  last_seen = greatest(b.last_seen, excluded.last_seen), oldest = least(b.oldest, excluded.oldest)
 """
 ADD_TO_ACCOUNT = """
-INSERT INTO account AS a (gateway, sector, format, hour, messages, unchanged, received, stored,
-                          duplicate, rejected)
-VALUES (%s, %s, %s, date_trunc('hour', %s::timestamptz), %s, %s, %s, %s, %s, %s)
-ON CONFLICT (gateway, sector, format, hour) DO UPDATE SET
+WITH n AS (
+  SELECT * FROM unnest(
+    %(gateway)b::text[], %(sector)b::text[], %(format)b::text[], %(hour)b::timestamptz[],
+    %(messages)b::bigint[], %(unchanged)b::bigint[], %(received)b::bigint[], %(stored)b::bigint[],
+    %(duplicate)b::bigint[], %(rejected)b::bigint[])
+  AS n (gateway, sector, format, hour, messages, unchanged, received, stored, duplicate, rejected)
+),
+hours AS (
+  INSERT INTO account AS a (gateway, sector, format, hour, messages, unchanged, received, stored,
+                            duplicate, rejected)
+  SELECT * FROM n ORDER BY sector, gateway, format, hour
+  ON CONFLICT (gateway, sector, format, hour) DO UPDATE SET
+    messages = a.messages + excluded.messages, unchanged = a.unchanged + excluded.unchanged,
+    received = a.received + excluded.received, stored = a.stored + excluded.stored,
+    duplicate = a.duplicate + excluded.duplicate, rejected = a.rejected + excluded.rejected
+)
+INSERT INTO account_total AS a (sector, gateway, format, messages, unchanged, received, stored,
+                                duplicate, rejected)
+SELECT sector, gateway, format, sum(messages), sum(unchanged), sum(received), sum(stored),
+       sum(duplicate), sum(rejected)
+FROM n GROUP BY sector, gateway, format ORDER BY sector, gateway, format
+ON CONFLICT (sector, gateway, format) DO UPDATE SET
   messages = a.messages + excluded.messages, unchanged = a.unchanged + excluded.unchanged,
   received = a.received + excluded.received, stored = a.stored + excluded.stored,
   duplicate = a.duplicate + excluded.duplicate, rejected = a.rejected + excluded.rejected
 """
-SELECT_ACCOUNT = """
-WITH alive AS (
-  SELECT p.pending FROM ingest_process p
-  JOIN pg_locks l ON l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (l.classid::bigint << 32 | l.objid::bigint) = p.id
-),
-counted AS (
-  SELECT gateway, sector, format, messages, unchanged, received, stored, duplicate, rejected,
-         0 AS held
-  FROM account
-  UNION ALL
-  SELECT h.gateway, h.sector, h.format, 0, 0, h.received, 0, 0, 0, h.held
-  FROM alive, jsonb_to_recordset(alive.pending)
-    AS h (gateway text, sector text, format text, received bigint, held bigint)
-),
-missing AS (
-  SELECT gateway, sector, format, sum(gap)::bigint AS missing, count(*) AS boots FROM (
-    SELECT gateway, boot, min(sector) AS sector, min(format) AS format,
-           max(seq) - min(seq) + 1 - count(*) AS gap
-    FROM batch GROUP BY gateway, boot) AS runs
-  GROUP BY gateway, sector, format
-)
-SELECT c.gateway, c.sector, c.format, sum(messages)::bigint, sum(unchanged)::bigint,
-       sum(received)::bigint, sum(stored)::bigint, sum(duplicate)::bigint, sum(rejected)::bigint,
-       sum(held)::bigint, coalesce(max(m.missing), 0)::bigint
-FROM counted c LEFT JOIN missing m USING (gateway, sector, format)
-GROUP BY c.gateway, c.sector, c.format ORDER BY 2, 1, 3
+ADD_TO_REJECTED = """
+INSERT INTO rejected_total AS r (sector, reason, items)
+SELECT %(sector)s, * FROM unnest(%(reasons)s::text[], %(items)s::bigint[]) ORDER BY 2
+ON CONFLICT (sector, reason) DO UPDATE SET items = r.items + excluded.items
 """
 TAKE_PROCESS_LOCK = "SELECT pg_try_advisory_lock(%s)"
 # By the append itself: the version goes up, and what is pending is what the append leaves behind.
@@ -104,33 +135,6 @@ class Counts:
         return Counts(*map(add, astuple(self), astuple(other)))
 
 
-@dataclass(frozen=True, slots=True)
-class AccountRow:
-    """One source's account; an undecodable message counts as one observation."""
-
-    gateway: str
-    sector: str
-    format: str
-    messages: int
-    unchanged: int
-    received: int
-    stored: int
-    duplicate: int
-    rejected: int
-    held: int
-    missing: int
-
-    @property
-    def adds_up(self) -> bool:
-        """received is counted at decode, the right side where rows were written: do they agree?"""
-        return self.received == self.stored + self.duplicate + self.rejected + self.held
-
-
-def account(connection: Session) -> list[AccountRow]:
-    """Every source's account, committed and held together, as of one snapshot."""
-    return [AccountRow(*row) for row in connection.execute(SELECT_ACCOUNT)]
-
-
 def known_batches(
     connection: Session, identities: Sequence[Identity]
 ) -> dict[Identity, tuple[str, str, bytes]]:
@@ -142,26 +146,50 @@ def known_batches(
     return {(g, b, s): (sector, form, bytes(digest)) for g, b, s, sector, form, digest in found}
 
 
-def add_to_account(
-    connection: Session, received_at: int, totals: Iterable[tuple[tuple[str, str, str], Counts]]
+def enter_batches(
+    connection: Session, sector: str, append_id: int, entries: Sequence[Entry]
 ) -> None:
-    """Add counts by (gateway, sector, format); sorted, so that two appends never deadlock."""
-    moment = to_datetime(received_at)
-    rows = [
-        (*source, moment, c.messages, c.unchanged, c.received, c.stored, c.duplicate, c.rejected)
-        for source, c in sorted(totals, key=lambda item: item[0])
-    ]
-    with connection.cursor() as cursor:
-        cursor.executemany(ADD_TO_ACCOUNT, rows)
+    """Note identified messages as taken, and count them in their boots."""
+    if not entries:
+        return
+    columns = dict(zip(ENTRY_COLUMNS, map(list, zip(*entries, strict=True)), strict=True))
+    columns["received_at"] = list(map(to_datetime, columns["received_at"]))
+    connection.execute(ENTER_BATCHES, {"sector": sector, "append_id": append_id, **columns})
+
+
+def add_to_account(connection: Session, totals: Iterable[tuple[Source, Counts]]) -> None:
+    """Add counts by source and hour, to the hours and to the sources' totals."""
+    rows = [(*source, *astuple(counts)) for source, counts in totals]
+    if not rows:
+        return
+    columns = dict(zip(ACCOUNT_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+    columns["hour"] = list(map(to_datetime, columns["hour"]))
+    connection.execute(ADD_TO_ACCOUNT, columns)
+
+
+def add_to_rejected(connection: Session, sector: str, reasons: Mapping[str, int]) -> None:
+    """Count rejected items by reason: these counts only grow, whatever becomes of the items."""
+    if reasons:
+        items = {"reasons": list(reasons), "items": list(reasons.values())}
+        connection.execute(ADD_TO_REJECTED, {"sector": sector, **items})
+
+
+def pending_row(source: Source, received: int, held: int) -> dict[str, Any]:
+    """One source's part of a line: what was counted at decode, and what is held."""
+    gateway, sector, form, hour = source
+    return {
+        "gateway": gateway, "sector": sector, "format": form, "hour": to_iso(hour),
+        "received": received, "held": held,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
     """One process's line in a sector's account: what it has decoded and not yet committed.
 
-    `version` counts the process's appends in the sector; `rows` are {gateway, sector, format,
-    received, held}. The line counts only while the advisory lock `process` is held, so that a
-    killed process's line is void at once.
+    `version` counts the process's appends in the sector; `rows` are made by `pending_row`. The line
+    counts only while the advisory lock `process` is held, so that a killed process's is void at
+    once.
     """
 
     process: int

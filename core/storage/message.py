@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.sensorthings import Decoded, Rejected, ResultKind, Stream, kinds_of, used_streams
 from core.storage.columns import DOCUMENT, NUMBER, POSITION, Rows, Shape
-from core.storage.ledger import Counts, Identity
+from core.storage.ledger import HOUR_US, Counts, Identity, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Message:
         if self.boot is None or self.seq is None:
             return None
         return (self.gateway, self.boot, self.seq)
+
+    def source(self, sector: str) -> Source:
+        """The line of the account that it belongs to."""
+        hour = self.received_at // HOUR_US * HOUR_US
+        return (self.gateway, sector, self.format, hour)
 
     def counts(self, **observations: int) -> Counts:
         """The message's counts, with what became of its observations."""

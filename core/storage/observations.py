@@ -408,11 +408,11 @@ class SectorStore:
         for index in append.fresh:
             append.outcomes[index] = _settle(append, index)
         self._record_append(connection, append)
-        totals: dict[tuple[str, str, str], Counts] = {}
+        totals: dict[ledger.Source, Counts] = {}
         for index, message in enumerate(append.messages):
-            source = (message.gateway, self.sector.name, message.format)
+            source = message.source(self.sector.name)
             totals[source] = totals.get(source, Counts()) + append.outcomes[index].counts
-        ledger.add_to_account(connection, append.received_at, totals.items())
+        ledger.add_to_account(connection, totals.items())
         kept = [
             rejections.Rejection(
                 self.sector.name, m.gateway, m.format, m.channel, m.boot, m.seq,
@@ -422,6 +422,7 @@ class SectorStore:
             for r in (*_own_rejections(append, index), *append.rejected[index])
         ]  # fmt: skip
         rejections.store(connection, kept, append.received_at)
+        ledger.add_to_rejected(connection, self.sector.name, Counter(r.reason for r in kept))
 
     def _record_append(self, connection: Session, append: _Append) -> None:
         times = append.times()
@@ -442,12 +443,10 @@ class SectorStore:
             c = outcome.counts
             if m.identity and outcome.result != "duplicate" and outcome.reason != "batch-conflict":
                 entries.append((
-                    *m.identity, self.sector.name, m.format, m.sha256, append.id,
-                    to_datetime(m.received_at), c.received, c.stored, c.duplicate, c.rejected,
+                    *m.identity, m.format, m.sha256, m.received_at,
+                    c.received, c.stored, c.duplicate, c.rejected,
                 ))  # fmt: skip
-        if entries:
-            with connection.cursor() as cursor:
-                cursor.executemany(ledger.INSERT_BATCH, entries)
+        ledger.enter_batches(connection, self.sector.name, append.id, entries)
         if rows:
             live.announce(connection, self.sector.name, append.id, rows)
 

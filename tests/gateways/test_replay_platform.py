@@ -12,7 +12,8 @@ import uvicorn
 
 from api.app import create_app
 from core.settings import Settings
-from core.storage import ledger
+from core.storage.account import AccountRow
+from core.storage.account import account as read_account
 from core.tokens import Role, issue, load_keys
 from gateways.replay import ReplayResult, replay
 from ingest import http
@@ -120,12 +121,12 @@ def check_twice(settings: Settings, to: str, files: list[Path], folder: Path) ->
     assert after.missing == 0
 
 
-def account(settings: Settings) -> ledger.AccountRow:
+def account(settings: Settings) -> AccountRow:
     """The only source's account, once nothing is held: what is pending is told a little late."""
     deadline = time.monotonic() + 10
     while True:
         with psycopg.connect(settings.database_url) as connection:
-            (row,) = ledger.account(connection)
+            (row,) = read_account(connection)
         assert row.adds_up
         if not row.held or time.monotonic() > deadline:
             return row

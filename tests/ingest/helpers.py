@@ -12,7 +12,7 @@ import psycopg
 
 from core.clock import now_us, to_iso
 from core.settings import Settings
-from core.storage.ledger import AccountRow, account
+from core.storage.account import AccountRow, account
 from core.storage.message import Outcome
 from ingest.pipeline import Pipeline, Raw, Settled
 

@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 import domains
 from core.sector import all_formats
 from core.settings import Settings
-from core.storage import ledger
+from core.storage.account import account
 from core.storage.message import Outcome
 from ingest.pipeline import Pipeline, Raw, Settled
 from tests.journeys import replays
@@ -169,7 +169,7 @@ def check_outcomes(outcomes: list[Outcome]) -> None:
 
 def check_account(url: str) -> None:
     with psycopg.connect(url) as connection:
-        assert all(row.adds_up for row in ledger.account(connection))
+        assert all(row.adds_up for row in account(connection))
         unnamed = "SELECT reason, detail FROM rejection WHERE reason = '' OR btrim(detail) = ''"
         assert connection.execute(unnamed).fetchall() == []
 
@@ -232,7 +232,7 @@ def test_the_account_adds_up_when_nothing_is_held(inlet: Inlet) -> None:
     deadline = time.monotonic() + 10
     while True:
         with psycopg.connect(inlet.url) as connection:
-            rows = ledger.account(connection)
+            rows = account(connection)
         assert all(row.adds_up for row in rows)
         if not any(row.held for row in rows) or time.monotonic() > deadline:
             break

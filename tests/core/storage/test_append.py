@@ -21,7 +21,7 @@ from core.sensorthings import (
     ResultKind,
     Stream,
 )
-from core.storage.ledger import account
+from core.storage.account import account
 from core.storage.message import Message, Outcome
 from core.storage.observations import SectorStore
 
@@ -268,7 +268,9 @@ def test_any_order_gives_every_key_once_and_true_counts(
     """Against a naive model: a dict of keys to the results seen, in order of arrival."""
     connection.rollback()
     connection.execute("RESET ROLE")
-    connection.execute("TRUNCATE observation, superseded, latest, projection, account, append")
+    connection.execute(
+        "TRUNCATE observation, superseded, latest, projection, account, account_total, append"
+    )
     connection.commit()
     stores = [SectorStore(SECTOR), SectorStore(SECTOR)]
     seen: dict[tuple[str, int], list[int]] = {}

@@ -8,10 +8,11 @@ import psycopg
 import pytest
 
 from core.storage import ledger
+from core.storage.account import account
 from core.storage.ledger import Counts, Pending
 from core.storage.pool import DatabaseRole, open_session
 
-NOW = 1_790_000_000_000_000
+NOW = 1_790_000_000_000_000 // ledger.HOUR_US * ledger.HOUR_US
 _appends = itertools.count(1)
 
 
@@ -25,67 +26,48 @@ def take(
     connection: psycopg.Connection[Any], *seqs: int, gateway: str = "g", boot: str = "b"
 ) -> None:
     """Enter batches of one observation each, as an append does."""
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            ledger.INSERT_BATCH,
-            [
-                (
-                    gateway,
-                    boot,
-                    seq,
-                    "farms",
-                    "json",
-                    b"x",
-                    next(_appends),
-                    "2026-01-01Z",
-                    1,
-                    1,
-                    0,
-                    0,
-                )
-                for seq in seqs
-            ],
-        )
+    entries = [(gateway, boot, seq, "json", b"x", NOW, 1, 1, 0, 0) for seq in seqs]
+    ledger.enter_batches(connection, "farms", next(_appends), entries)
     counts = Counts(len(seqs), 0, len(seqs), len(seqs))
-    ledger.add_to_account(connection, NOW, [((gateway, "farms", "json"), counts)])
+    ledger.add_to_account(connection, [((gateway, "farms", "json", NOW), counts)])
     connection.commit()
 
 
 def held(process: int, count: int, version: int = 1) -> Pending:
-    row = {"gateway": "g", "sector": "farms", "format": "json", "received": count, "held": count}
+    row = ledger.pending_row(("g", "farms", "json", NOW), count, count)
     return Pending(process, "farms", version, [row] if count else [])
 
 
 def test_an_empty_account(connection: psycopg.Connection[Any]) -> None:
-    assert ledger.account(connection) == []
+    assert account(connection) == []
 
 
 def test_missing_sequences_are_counted_by_boot(connection: psycopg.Connection[Any]) -> None:
     take(connection, 0, 1, 2, 5, 9)
-    take(connection, 3, 4, boot="later")
+    take(connection, 3, 4, boot="later")  # a boot counts from 0: these three never came
     take(connection, 0, 2, gateway="h")
-    by_gateway = {row.gateway: row for row in ledger.account(connection)}
-    assert {name: row.missing for name, row in by_gateway.items()} == {"g": 5, "h": 1}
+    by_gateway = {row.gateway: row for row in account(connection)}
+    assert {name: row.missing for name, row in by_gateway.items()} == {"g": 8, "h": 1}
     assert by_gateway["g"].stored == 7
     assert all(row.adds_up for row in by_gateway.values())
     take(connection, 3, 4, 6, 7, 8)
-    assert {row.gateway: row.missing for row in ledger.account(connection)} == {"g": 0, "h": 1}
+    assert {row.gateway: row.missing for row in account(connection)} == {"g": 3, "h": 1}
 
 
 def test_counts_of_several_hours_are_one_line(connection: psycopg.Connection[Any]) -> None:
-    source = ("g", "farms", "json")
     for hour in range(3):
-        at = NOW + hour * 3_600_000_000
-        ledger.add_to_account(connection, at, [(source, Counts(5, 1, 4, 2, 1, 1))])
-    (line,) = ledger.account(connection)
+        source = ("g", "farms", "json", NOW + hour * ledger.HOUR_US)
+        ledger.add_to_account(connection, [(source, Counts(5, 1, 4, 2, 1, 1))])
+    (line,) = account(connection)
     assert (line.messages, line.unchanged, line.received) == (15, 3, 12)
     assert (line.stored, line.duplicate, line.rejected, line.held) == (6, 3, 3, 0)
     assert line.adds_up
 
 
 def test_an_account_that_does_not_add_up_says_so(connection: psycopg.Connection[Any]) -> None:
-    ledger.add_to_account(connection, NOW, [(("g", "farms", "json"), Counts(1, 0, 2, 1, 0, 0))])
-    (line,) = ledger.account(connection)
+    source = ("g", "farms", "json", NOW)
+    ledger.add_to_account(connection, [(source, Counts(1, 0, 2, 1, 0, 0))])
+    (line,) = account(connection)
     assert not line.adds_up
 
 
@@ -98,11 +80,11 @@ def test_what_a_living_process_holds_counts_and_a_dead_ones_is_void(
         assert ledger.hold_process_lock(living, process)
         held(process, 7).replace(living)
         living.commit()
-        (line,) = ledger.account(connection)
+        (line,) = account(connection)
         assert (line.received, line.stored, line.held) == (8, 1, 7)
         assert line.adds_up
         connection.rollback()
-    (line,) = ledger.account(connection)
+    (line,) = account(connection)
     assert (line.received, line.stored, line.held) == (1, 1, 0)
     assert line.adds_up
 
@@ -117,7 +99,7 @@ def test_two_processes_hold_side_by_side(
             assert ledger.hold_process_lock(session, process)
             held(process, number).replace(session)
             session.commit()
-        (line,) = ledger.account(connection)
+        (line,) = account(connection)
         assert (line.received, line.held) == (3, 3)
     finally:
         for session in sessions:
@@ -137,10 +119,10 @@ def test_an_update_from_before_an_append_does_not_undo_it(
     connection.commit()
     stale.update(connection)
     connection.commit()
-    assert ledger.account(connection) == []
+    assert account(connection) == []
     held(process, 2, version=2).update(connection)
     connection.commit()
-    (line,) = ledger.account(connection)
+    (line,) = account(connection)
     assert line.held == 2
 
 
@@ -156,7 +138,7 @@ def test_a_lost_connection_that_still_has_the_lock_is_no_dead_end(
             assert not ledger.hold_process_lock(again, process)
             held(process, 3).replace(again)
             again.commit()
-            (line,) = ledger.account(connection)
+            (line,) = account(connection)
             assert line.held == 3  # the lock is held, by whichever of the two
             lost.close()
             assert ledger.hold_process_lock(again, process)
