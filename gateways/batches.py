@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CUT_VERSION = "1"
+CUT_VERSION = "2"
 """Part of every boot: raise it when readers or limits change, or old and new would clash."""
 
 HASH_CHUNK_BYTES = 1 << 20
