@@ -26,7 +26,8 @@ ORDER BY o.phenomenon_time LIMIT %(limit)s
 """
 
 SELECT_OBSERVATIONS = {
-    ResultKind.NUMBER: f"SELECT o.phenomenon_time, o.quality, o.result {SCALAR} {_PAGE}",
+    ResultKind.NUMBER: f"""
+SELECT o.phenomenon_time, o.quality, served(o.result, d.decimals) AS result {SCALAR} {_PAGE}""",
     ResultKind.CATEGORY: f"SELECT o.phenomenon_time, o.quality, c.text {SCALAR} {_PAGE}",
     ResultKind.POSITION: f"""
 SELECT o.phenomenon_time, o.quality, o.longitude, o.latitude, o.speed, o.course
@@ -45,8 +46,9 @@ ORDER BY o.phenomenon_time LIMIT 1
 
 SELECT_BUCKETS = """
 SELECT date_bin(%(interval)s, o.phenomenon_time, 'epoch') AS phenomenon_time, count(*) AS count,
-       avg(o.result) AS mean, min(o.result) AS minimum, max(o.result) AS maximum,
-       (array_agg(o.result ORDER BY o.phenomenon_time DESC))[1] AS last
+       avg(served(o.result, d.decimals)) AS mean, min(served(o.result, d.decimals)) AS minimum,
+       max(served(o.result, d.decimals)) AS maximum,
+       (array_agg(served(o.result, d.decimals) ORDER BY o.phenomenon_time DESC))[1] AS last
 FROM observation o JOIN datastream d ON d.id = o.datastream_id
 WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
   AND o.phenomenon_time >= %(from)s AND o.phenomenon_time < %(to)s

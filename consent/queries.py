@@ -53,7 +53,7 @@ SELECT count(*) AS things FROM thing t WHERE t.sector = %(sector)s AND {VISIBLE}
 
 SELECT_DATASTREAMS = f"""
 SELECT d.property, d.kind, d.unit, d.data_class, d.undeclared,
-       l.phenomenon_time, l.quality, l.result, c.text, l.document,
+       l.phenomenon_time, l.quality, served(l.result, d.decimals) AS result, c.text, l.document,
        l.longitude, l.latitude, l.speed, l.course
 FROM datastream d
 LEFT JOIN latest l ON l.datastream_id = d.id
@@ -63,7 +63,8 @@ ORDER BY d.property
 """
 
 _LATEST = f"""
-SELECT page.*, d.property, d.kind, d.unit, l.phenomenon_time, l.quality, l.result, c.text,
+SELECT page.*, d.property, d.kind, d.unit, l.phenomenon_time, l.quality,
+       served(l.result, d.decimals) AS result, c.text,
        l.document, l.longitude AS result_longitude, l.latitude AS result_latitude, l.speed, l.course
 FROM page
 LEFT JOIN (datastream d JOIN latest l ON l.datastream_id = d.id)
@@ -120,9 +121,9 @@ WHERE t.sector = %(sector)s AND d.data_class = ANY(%(classes)s)
 # append_id counts by sector, so the join to the sector's own Things is what makes it unique.
 SELECT_APPENDED = f"""
 SELECT o.append_id, t.key AS thing, d.property, d.kind, d.unit, o.phenomenon_time, o.quality,
-       o.result, c.text, NULL::jsonb AS document, NULL::float8 AS longitude,
-       NULL::float8 AS latitude, NULL::float8 AS speed, NULL::float8 AS course,
-       p.longitude AS place_longitude, p.latitude AS place_latitude
+       served(o.result, d.decimals) AS result, c.text, NULL::jsonb AS document,
+       NULL::float8 AS longitude, NULL::float8 AS latitude, NULL::float8 AS speed,
+       NULL::float8 AS course, p.longitude AS place_longitude, p.latitude AS place_latitude
 {SCALAR} JOIN thing t ON t.id = d.thing_id {_APPENDED_PLACE} {_APPENDED}
 UNION ALL
 SELECT o.append_id, t.key, d.property, d.kind, d.unit, o.phenomenon_time, o.quality,

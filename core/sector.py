@@ -12,7 +12,9 @@ class ObservedProperty:
     """One observed property: UCUM unit of stored results, plausible range, vocabulary.
 
     `minimum` and `maximum` are inclusive and in `unit`; a result outside is stored with
-    Quality.OUT_OF_RANGE. `vocabulary` lists the texts of a category.
+    Quality.OUT_OF_RANGE. `vocabulary` lists the texts of a category. `decimals` is the declared
+    resolution, as decimal places in `unit` (0 to 9): results that have no more of them take a few
+    bits in a columnstore (core/resolution.py); others are kept as they come.
     """
 
     name: str
@@ -23,6 +25,7 @@ class ObservedProperty:
     minimum: float | None = None
     maximum: float | None = None
     vocabulary: tuple[str, ...] = ()
+    decimals: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

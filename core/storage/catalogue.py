@@ -18,16 +18,23 @@ SELECT_DATASTREAMS = """
 SELECT d.id, t.id, t.key, d.property, d.kind, d.unit, d.data_class
 FROM datastream d JOIN thing t ON t.id = d.thing_id WHERE t.sector = %(sector)s AND d.id > %(after)s
 """
+# How results are read back goes by the newest declaration (core/resolution.py).
+UPDATE_DECIMALS = """
+UPDATE datastream d SET decimals = n.decimals
+FROM unnest(%(names)s::text[], %(decimals)s::smallint[]) AS n (name, decimals), thing t
+WHERE t.id = d.thing_id AND t.sector = %(sector)s AND split_part(d.property, '/', 1) = n.name
+  AND NOT d.undeclared AND d.decimals IS DISTINCT FROM n.decimals
+"""
 INSERT_THINGS = """
 INSERT INTO thing (sector, key) SELECT %(sector)s, unnest(%(keys)s::text[])
 ON CONFLICT (sector, key) DO NOTHING
 """
 INSERT_DATASTREAMS = """
-INSERT INTO datastream (thing_id, property, kind, unit, data_class, undeclared)
-SELECT t.id, n.property, n.kind, n.unit, n.data_class, n.undeclared
+INSERT INTO datastream (thing_id, property, kind, unit, data_class, undeclared, decimals)
+SELECT t.id, n.property, n.kind, n.unit, n.data_class, n.undeclared, n.decimals
 FROM unnest(%(keys)s::text[], %(properties)s::text[], %(kinds)s::text[], %(units)s::text[],
-            %(classes)s::text[], %(undeclared)s::boolean[])
-  AS n (key, property, kind, unit, data_class, undeclared)
+            %(classes)s::text[], %(undeclared)s::boolean[], %(decimals)s::smallint[])
+  AS n (key, property, kind, unit, data_class, undeclared, decimals)
 JOIN thing t ON t.sector = %(sector)s AND t.key = n.key
 ON CONFLICT (thing_id, property) DO NOTHING
 """
@@ -90,6 +97,15 @@ class Catalogue:
     def load(self, connection: Session) -> None:
         """Read every Datastream of the sector."""
         self.forget()
+        declared = self.sector.properties
+        connection.execute(
+            UPDATE_DECIMALS,
+            {
+                "sector": self.sector.name,
+                "names": [each.name for each in declared],
+                "decimals": [each.decimals for each in declared],
+            },
+        )
         query = {"sector": self.sector.name, "after": 0}
         self._learn(connection.execute(SELECT_DATASTREAMS, query).fetchall())
 
@@ -158,6 +174,7 @@ class Catalogue:
             ],
             "classes": [self._class_of(gateway) for _, _, gateway in missing.values()],
             "undeclared": [d is None for d in declared],
+            "decimals": [d and d.decimals for d in declared],
         }
         connection.execute(INSERT_THINGS, {**parameters, "keys": sorted(set(keys))})
         connection.execute(INSERT_DATASTREAMS, parameters)

@@ -15,7 +15,8 @@ WITH page AS (
 )
 SELECT p.key, p.name, p.longitude AS fixed_longitude, p.latitude AS fixed_latitude,
        least(h.heard_at, h.heard_time) AS last_seen,
-       d.property, d.kind, d.unit, l.phenomenon_time, l.quality, l.result, c.text, l.document,
+       d.property, d.kind, d.unit, l.phenomenon_time, l.quality,
+       served(l.result, d.decimals) AS result, c.text, l.document,
        l.longitude, l.latitude
 FROM page p
 JOIN datastream d ON d.thing_id = p.id AND d.data_class = ANY(%(classes)s)

@@ -3,13 +3,20 @@
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import DataClass, ResultKind
 
+DECIMALS = 3  # µs of a round trip, bit/ms of a throughput: finer than any modem tells
 DBM = "dB{mW}"  # UCUM has no dBm: decibels, with the reference level as an annotation
 
 
 def _number(
-    name: str, ja: str, en: str, unit: str, low: float | None = None, high: float | None = None
+    name: str,
+    ja: str,
+    en: str,
+    unit: str,
+    low: float | None = None,
+    high: float | None = None,
+    decimals: int | None = DECIMALS,
 ) -> ObservedProperty:
-    return ObservedProperty(name, ja, en, unit, minimum=low, maximum=high)
+    return ObservedProperty(name, ja, en, unit, minimum=low, maximum=high, decimals=decimals)
 
 
 SECTOR = Sector(

@@ -15,7 +15,8 @@ ORDER BY t.key LIMIT %(limit)s
 # Sensors inside a rectangle, by the gist index on their place; the caller tests the polygons.
 SELECT_SENSORS = """
 SELECT t.key, t.name, p.longitude, p.latitude, d.property, d.kind, d.unit,
-       l.phenomenon_time, l.quality, l.result, l.document, c.text
+       l.phenomenon_time, l.quality,
+       served(l.result, d.decimals) AS result, l.document, c.text
 FROM thing_place p
 JOIN thing t ON t.id = p.thing_id AND t.sector = %(sector)s AND t.geometry IS NULL
 JOIN datastream d ON d.thing_id = t.id AND d.data_class = ANY(%(classes)s) AND d.kind <> 'position'

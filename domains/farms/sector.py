@@ -3,11 +3,19 @@
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import DataClass, ResultKind
 
+DECIMALS = 3  # a digit or two finer than any field instrument (WMO-No. 8, part I, annex 1.A)
+
 
 def _number(
-    name: str, ja: str, en: str, unit: str, low: float | None = None, high: float | None = None
+    name: str,
+    ja: str,
+    en: str,
+    unit: str,
+    low: float | None = None,
+    high: float | None = None,
+    decimals: int | None = DECIMALS,
 ) -> ObservedProperty:
-    return ObservedProperty(name, ja, en, unit, minimum=low, maximum=high)
+    return ObservedProperty(name, ja, en, unit, minimum=low, maximum=high, decimals=decimals)
 
 
 SECTOR = Sector(
@@ -29,7 +37,7 @@ SECTOR = Sector(
         _number("water-temperature", "水温", "Water temperature", "Cel", -5, 60),
         _number("air-temperature", "気温", "Air temperature", "Cel", -60, 60),
         _number("relative-humidity", "相対湿度", "Relative humidity", "%", 0, 100),
-        _number("specific-humidity", "比湿", "Specific humidity", "kg/kg", 0, 0.1),
+        _number("specific-humidity", "比湿", "Specific humidity", "kg/kg", 0, 0.1, decimals=7),
         _number("vapour-pressure", "水蒸気圧", "Vapour pressure", "kPa", 0, 20),
         _number("atmospheric-pressure", "気圧", "Atmospheric pressure", "hPa", 500, 1_100),
         _number("wind-speed", "風速", "Wind speed", "m/s", 0, 100),
@@ -43,7 +51,7 @@ SECTOR = Sector(
         _number("precipitation", "降水量", "Precipitation", "mm", 0, 1_500),
         _number("snow-depth", "積雪深", "Snow depth", "cm", 0, 1_500),
         _number("snowfall", "降雪量(水当量)", "Snowfall, liquid equivalent", "mm", 0, 500),
-        _number("snowfall-probability", "降雪確率", "Snowfall probability", "1", 0, 1),
+        _number("snowfall-probability", "降雪確率", "Snowfall probability", "1", 0, 1, decimals=5),
         _number("lightning-count", "落雷回数", "Lightning strikes", "1", 0, 65_535),
         _number("lightning-distance", "落雷距離", "Lightning distance", "km", 0, 100),
         _number("leaf-wetness", "葉面の濡れ", "Leaf wetness", "%", 0, 100),

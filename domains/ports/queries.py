@@ -7,7 +7,8 @@ from consent.gate import PermittedConnection
 # Without a visible Datastream there are no rows, so that denied and unknown look the same.
 SELECT_VESSEL = """
 SELECT t.key, t.name, t.properties, least(h.heard_at, h.heard_time) AS last_seen,
-       d.property, l.phenomenon_time, l.quality, l.result, c.text, l.document,
+       d.property, l.phenomenon_time, l.quality,
+       served(l.result, d.decimals) AS result, c.text, l.document,
        l.longitude, l.latitude, l.speed, l.course
 FROM thing t
 JOIN datastream d ON d.thing_id = t.id AND d.data_class = ANY(%(classes)s)

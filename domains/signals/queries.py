@@ -9,7 +9,7 @@ from domains.signals.rules import LatestRow
 # At most 256 signal groups with three Datastreams each; undeclared ones may come on top.
 SELECT_INTERSECTION = """
 SELECT h.heard_at, h.heard_time, d.property, l.phenomenon_time, l.received_at,
-       coalesce(to_jsonb(c.text), to_jsonb(l.result)) AS result
+       coalesce(to_jsonb(c.text), to_jsonb(served(l.result, d.decimals))) AS result
 FROM thing t
 LEFT JOIN datastream d ON d.thing_id = t.id AND d.data_class = ANY(%(classes)s)
 LEFT JOIN thing_heard h ON h.thing_id = t.id

@@ -28,7 +28,8 @@ SUMMARY = re.compile(
 )
 
 NUMBERS = """
-SELECT t.key, d.property, (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint, o.result
+SELECT t.key, d.property, (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint,
+  served(o.result, d.decimals)
 FROM observation o JOIN datastream d ON d.id = o.datastream_id JOIN thing t ON t.id = d.thing_id
 WHERE t.sector = %s AND d.kind = 'number'
 """
@@ -50,7 +51,9 @@ FROM observation_position o JOIN datastream d ON d.id = o.datastream_id
 JOIN thing t ON t.id = d.thing_id WHERE t.sector = %s
 """
 SUPERSEDED = """
-SELECT t.key, d.property, (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint, o.result
+SELECT t.key, d.property, (extract(epoch FROM o.phenomenon_time) * 1000000)::bigint,
+  CASE jsonb_typeof(o.result) WHEN 'number'
+  THEN to_jsonb(served(o.result::float8, d.decimals)) ELSE o.result END
 FROM superseded o JOIN datastream d ON d.id = o.datastream_id
 JOIN thing t ON t.id = d.thing_id WHERE t.sector = %s
 """
