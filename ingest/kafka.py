@@ -5,12 +5,13 @@ import re
 import signal
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -28,28 +29,59 @@ POLL_MILLISECONDS = 200
 RECORDS_A_POLL_MAX = 500
 COMMIT_SECONDS = 0.5
 METADATA_MILLISECONDS = 3_000
+SESSION_MILLISECONDS = 10_000
+"""After so long without a word from a member its partitions go to the others."""
 RETRY_SECONDS = 2.0
 SIGNATURE = "chimata-signature"
 DECIMAL = re.compile(r"[0-9]{1,16}")  # as many digits as 2**53 has
 
 
-class Progress(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Which offsets may be committed: those before the first that is not settled yet."""
+Commit = Callable[[dict[TopicPartition, OffsetAndMetadata]], Any]
+
+
+class Progress(AsyncConsumerRebalanceListener):  # type: ignore[misc]
+    """What of our partitions was fetched, is under way, and may be committed.
+
+    An offset may be committed once it and all before it are settled. The listener runs inside
+    `poll`, so never beside the other methods but `settled`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pending: dict[TopicPartition, dict[int, bool]] = defaultdict(dict)
+        self._fetched: deque[tuple[TopicPartition, Any]] = deque()
+        self._pending: dict[TopicPartition, dict[int, bool]] = {}
+        self._commit: Commit = lambda _: None
 
-    def received(self, partition: TopicPartition, offset: int) -> None:
-        """A record was handed to the pipeline; records of a partition come in their order."""
+    def start(self, commit: Commit) -> None:
+        """Read from the committed offsets on, with another consumer, whose commit this is."""
         with self._lock:
-            self._pending[partition][offset] = False
+            self._commit = commit
+            self._fetched.clear()
+            self._pending.clear()
+
+    def fetched(self, partition: TopicPartition, records: Iterable[Any]) -> None:
+        """Records came, in the order of their offsets."""
+        self._fetched.extend((partition, record) for record in records)
+
+    def hand_over(self, take: Callable[[TopicPartition, Any], bool]) -> bool:
+        """Offer what was fetched, in order, until one is not taken; whether all of it was."""
+        while self._fetched:
+            partition, record = self._fetched[0]
+            with self._lock:
+                self._pending.setdefault(partition, {})[record.offset] = False
+            if not take(partition, record):
+                with self._lock:
+                    del self._pending[partition][record.offset]
+                return False
+            self._fetched.popleft()
+        return True
 
     def settled(self, partition: TopicPartition, offset: int) -> None:
         """Its transaction is committed."""
         with self._lock:
-            if offset in self._pending[partition]:
-                self._pending[partition][offset] = True
+            offsets = self._pending.get(partition, {})
+            if offset in offsets:
+                offsets[offset] = True
 
     def take(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """What to commit now, each once."""
@@ -66,18 +98,29 @@ class Progress(ConsumerRebalanceListener):  # type: ignore[misc]
                     found[partition] = OffsetAndMetadata(last + 1, "", -1)
         return found
 
-    def forget(self) -> None:
-        """Read anew from the committed offsets, with another consumer."""
-        with self._lock:
-            self._pending.clear()
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Commit what is settled while the partitions are ours, and forget the rest.
 
-    def on_partitions_revoked(self, revoked: Any) -> None:
-        """Another process has them now; what it gets again is a duplicate to the ledger."""
+        What is under way is read again by whoever gets them, and is a duplicate to the ledger; an
+        offset of it committed from here would be one that nobody vouches for.
+        """
+        offsets = self.take()
+        if offsets:
+            try:
+                await self._commit(offsets)
+            except KafkaError as error:
+                log.warning("offsets not committed at a rebalance: %s", error)
+        await self.on_partitions_lost(revoked)
+
+    async def on_partitions_lost(self, lost: Any) -> None:
+        """Another process has them already."""
+        gone = set(lost)
+        self._fetched = deque(each for each in self._fetched if each[0] not in gone)
         with self._lock:
-            for partition in revoked:
+            for partition in gone:
                 self._pending.pop(partition, None)
 
-    def on_partitions_assigned(self, assigned: Any) -> None:
+    async def on_partitions_assigned(self, assigned: Any) -> None:
         """Nothing to do: reading starts at the committed offset."""
 
 
@@ -123,30 +166,35 @@ class KafkaIngestor:
             metadata_max_age_ms=METADATA_MILLISECONDS,
             max_partition_fetch_bytes=2 * self._settings.body_bytes_max,
             check_crcs=False,  # the gateway's signature covers all that we read of a record
+            session_timeout_ms=SESSION_MILLISECONDS,
+            # Over all topics: by topic (the default), one member would get every small topic.
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
         )
-        self._progress.forget()
+        self._progress.start(consumer.commit_async)
         pattern = rf"^chimata\.({'|'.join(domains.names())})\..+"
         consumer.subscribe(pattern=pattern, listener=self._progress)
         try:
             self._loop(consumer, stop, on_ready)
         finally:
+            if stop.is_set():
+                self._pipeline.stop()  # what it still settles is committed by the close
             consumer.close(autocommit=False)
 
     def _loop(
         self, consumer: KafkaConsumer, stop: threading.Event, on_ready: Callable[[], None]
     ) -> None:
         committed_at = time.monotonic()
-        ready = paused = False
+        ready = False
         while not stop.is_set():
             # Polling goes on while the pipeline is full, or the group would take us for dead.
-            if self._pipeline.budget.full != paused:
-                paused = not paused
-                (consumer.pause if paused else consumer.resume)(*consumer.assignment())
-            found = consumer.poll(timeout_ms=POLL_MILLISECONDS)
+            handed = self._progress.hand_over(self._submit)
+            if not handed or self._pipeline.budget.full:
+                consumer.pause(*consumer.assignment())
+            elif consumer.paused():
+                consumer.resume(*consumer.paused())
+            found = consumer.poll(timeout_ms=POLL_MILLISECONDS if handed else 0)
             for partition, records in found.items():
-                for record in records:
-                    self._progress.received(partition, record.offset)
-                    self._pipeline.submit(self._as_raw(partition, record))
+                self._progress.fetched(partition, records)
             if time.monotonic() - committed_at > COMMIT_SECONDS:
                 committed_at = time.monotonic()
                 offsets = self._progress.take()
@@ -155,6 +203,10 @@ class KafkaIngestor:
             if not ready:
                 ready = True
                 on_ready()
+
+    def _submit(self, partition: TopicPartition, record: Any) -> bool:
+        raw = self._as_raw(partition, record)
+        return self._pipeline.submit(raw, POLL_MILLISECONDS / 1000)
 
     def _as_raw(self, partition: TopicPartition, record: Any) -> Raw:
         """A record with its headers; one whose signature does not hold is refused with a reason."""

@@ -1,5 +1,6 @@
 """The Kafka ingestor against a real Kafka: signatures, receipts, and offsets committed last."""
 
+import asyncio
 import itertools
 import json
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import CommitFailedError
 from kafka.structs import OffsetAndMetadata
 
 from core.errors import CityError
@@ -326,28 +328,89 @@ def test_a_header_may_be_null(settings: Settings) -> None:
     assert (raw.boot, raw.seq, raw.payload) == (None, None, b"")
 
 
+def records(*offsets: int) -> list[Any]:
+    return [SimpleNamespace(offset=offset) for offset in offsets]
+
+
+def offsets_of(committed: dict[Any, Any]) -> dict[TopicPartition, int]:
+    return {partition: offset.offset for partition, offset in committed.items()}
+
+
+class Coordinator:
+    """Takes commits as a consumer's commit_async does: something to await."""
+
+    def __init__(self) -> None:
+        self.committed: list[dict[TopicPartition, int]] = []
+
+    async def commit(self, offsets: dict[Any, Any]) -> None:
+        self.committed.append(offsets_of(offsets))
+
+
 def test_only_what_lies_before_the_first_unsettled_offset_is_committed() -> None:
     progress, partition = Progress(), TopicPartition("t", 0)
-    for offset in (3, 4, 7, 9):  # a compacted topic has gaps
-        progress.received(partition, offset)
+    progress.fetched(partition, records(3, 4, 7, 9))  # a compacted topic has gaps
+    assert progress.hand_over(lambda *_: True)
     assert progress.take() == {}
     progress.settled(partition, 4)
     progress.settled(partition, 9)
     assert progress.take() == {}
     progress.settled(partition, 3)
-    assert {p: o.offset for p, o in progress.take().items()} == {partition: 5}
+    assert offsets_of(progress.take()) == {partition: 5}
     assert progress.take() == {}
     progress.settled(partition, 7)
-    assert {p: o.offset for p, o in progress.take().items()} == {partition: 10}
+    assert offsets_of(progress.take()) == {partition: 10}
 
 
-def test_a_partition_that_moved_away_is_not_committed_any_more() -> None:
+def test_what_is_not_taken_is_offered_again_in_its_order() -> None:
     progress, partition = Progress(), TopicPartition("t", 0)
-    progress.received(partition, 1)
-    progress.on_partitions_revoked([partition])
+    progress.fetched(partition, records(1, 2, 3))
+    taken: list[int] = []
+
+    def take(_: TopicPartition, record: Any) -> bool:
+        if record.offset == 2 and taken == [1]:
+            taken.append(0)
+            return False
+        taken.append(record.offset)
+        return True
+
+    assert not progress.hand_over(take)
     progress.settled(partition, 1)
+    assert offsets_of(progress.take()) == {partition: 2}
+    assert progress.hand_over(take)
+    assert taken == [1, 0, 2, 3]
+
+
+def test_a_partition_that_moves_away_is_committed_as_far_as_it_is_settled() -> None:
+    """And never after: what is under way, or only fetched, is its next owner's."""
+    progress, coordinator = Progress(), Coordinator()
+    here, kept = TopicPartition("t", 0), TopicPartition("t", 1)
+    progress.start(coordinator.commit)
+    progress.fetched(here, records(1, 2, 3))
+    progress.fetched(kept, records(8))
+    progress.hand_over(lambda partition, record: (partition, record.offset) != (here, 3))
+    progress.settled(here, 1)
+    asyncio.run(progress.on_partitions_revoked({here}))
+    assert coordinator.committed == [{here: 2}]
+    progress.settled(here, 2)
     assert progress.take() == {}
-    progress.received(partition, 5)
-    progress.forget()
-    progress.settled(partition, 5)
+    offered: list[Any] = []
+    assert progress.hand_over(lambda partition, _: offered.append(partition) is None)
+    assert offered == [kept]
+    progress.settled(kept, 8)
+    asyncio.run(progress.on_partitions_lost({kept}))
+    assert progress.take() == {}
+    assert coordinator.committed == [{here: 2}]
+
+
+def test_a_refused_commit_does_not_hold_up_a_rebalance() -> None:
+    progress, partition = Progress(), TopicPartition("t", 0)
+
+    async def refuse(_: Any) -> None:
+        raise CommitFailedError("the group has moved on")
+
+    progress.start(refuse)
+    progress.fetched(partition, records(1))
+    progress.hand_over(lambda *_: True)
+    progress.settled(partition, 1)
+    asyncio.run(progress.on_partitions_revoked({partition}))
     assert progress.take() == {}
