@@ -145,6 +145,7 @@ class KafkaIngestor:
                 try:
                     self._consume(stop, on_ready)
                 except KafkaError as error:
+                    self._pipeline.reconnects += 1
                     log.warning("Kafka is away (%s); trying again", error)
                     stop.wait(RETRY_SECONDS)
         finally:

@@ -17,6 +17,7 @@ from core.errors import CityError, brief
 from core.formats import DECODERS
 from core.sector import COMMON_FORMATS, Context, Sector
 from core.sensorthings import DataClass, Decoded, Rejected
+from core.storage.figures import ProcessFigures
 from core.storage.latest import Flush
 from core.storage.ledger import Pending, Source, pending_row
 from core.storage.message import Message, Outcome
@@ -69,6 +70,7 @@ class Line:
         self._told: Sequence[dict[str, Any]] = ()
         self._flush: Flush | None = None
         self._session: Session | None = None
+        self.figures = ProcessFigures(sector.name)  # each field has one thread that writes it
         self._threads = [
             threading.Thread(target=self._decode_all, name=f"decode-{sector.name}", daemon=True),
             threading.Thread(target=self._store_all, name=f"store-{sector.name}", daemon=True),
@@ -151,7 +153,10 @@ class Line:
                 if stopping.is_set():
                     return
                 raw = self._raw.popleft()
+            started = time.perf_counter()
             message = self._message(raw)
+            self.figures.decode_seconds += time.perf_counter() - started
+            self.figures.decoded += 1
             with self._changed:
                 self._count([(raw, message)], 1)
                 self._ready.append((raw, message))
@@ -194,6 +199,7 @@ class Line:
             else:
                 detail = f"format: {self._sector.name} takes no {raw.format!r}"
                 return _undecodable(raw, "unknown-format", detail)
+            self._pipeline.clocks.hear(raw.gateway, raw.received_at, decoded)
             return check(self._sector, decoded, raw.received_at, self._settings.future_seconds_max)
         except Exception as error:
             log.exception("decoder of %s/%s failed", self._sector.name, raw.format)
@@ -253,7 +259,9 @@ class Line:
                     self._session = session
                 with self._changed:
                     pending = self._pending(tried)
+                started = time.perf_counter()
                 outcomes = self._store.append(session, [message for _, message in tried], pending)
+                self.figures.append_seconds.observe(time.perf_counter() - started)
             except Exception as error:  # noqa: BLE001 - else the sector would stand still unseen
                 away = _is_away(error)
                 refusals += not away
@@ -269,6 +277,7 @@ class Line:
                 log.warning("storage is away, holding %d messages: %s", len(batch), brief(error))
                 if session is not None:
                     session.close()
+                self.figures.storage_failures += 1
                 self._pipeline.stopping.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
             else:
@@ -284,6 +293,7 @@ class Line:
 
     def _as_refused(self, raw: "Raw", message: Message, error: Exception) -> Batch:
         """The message as one rejection with its payload, still counting its native messages."""
+        self.figures.refusals += 1
         log.error("storage refuses a message of %s", message.gateway, exc_info=error)
         lost = _undecodable(raw, "storage-refused", brief(error))
         lost = replace(lost, messages=max(1, message.decoded.messages))

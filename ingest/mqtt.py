@@ -106,6 +106,7 @@ class MqttIngestor:
     def _disconnected(self, _c: paho.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:
         self._session += 1  # what the old connection delivered can no longer be acknowledged
         if code.is_failure:
+            self._pipeline.reconnects += 1
             log.warning("the broker is away (%s); reconnecting", code)
 
     def _subscribed(self, _c: paho.Client, _d: Any, mid: int, codes: list[Any], _p: Any) -> None:

@@ -6,6 +6,8 @@ delivery. Nothing is settled (acknowledged, receipted) before its transaction is
 """
 
 import math
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +18,16 @@ import domains
 from core.clock import now_us
 from core.sector import Sector
 from core.settings import Settings
+from core.storage.figures import ProcessFigures
 from core.storage.ledger import new_process
 from core.storage.message import Outcome
+from core.storage.pool import Session
+from ingest.clocks import Clocks
 from ingest.line import UNKNOWN, Line
 from ingest.upkeep import Keeper, Maintainer
+
+TELL_SECONDS = 10.0
+"""Between what is told of gateways' clocks and of this process's figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,11 @@ class Budget:
             self._changed.notify_all()
 
     @property
+    def held(self) -> int:
+        """Payload bytes held now."""
+        return self._held
+
+    @property
     def full(self) -> bool:
         """Whether `acquire` would wait now."""
         return self._held >= self._bytes_max
@@ -91,9 +104,13 @@ class Pipeline:
         self.settle = settle
         self.budget = Budget(settings.queue_bytes_max)
         self.stopping = threading.Event()
+        self.clocks = Clocks()
+        self.reconnects = 0
+        """Times that the channel lost its broker; counted by the channel."""
+        self._told_at = -math.inf
         self._lines: dict[str, Line] = {}
         self._opening = threading.Lock()
-        self._keeper = Keeper(settings, self.process, self._all_lines, self.stopping)
+        self._keeper = Keeper(settings, self.process, self._all_lines, self._tell, self.stopping)
         self._maintainer = Maintainer(settings, self.stopping)
 
     def start(self) -> None:
@@ -123,6 +140,22 @@ class Pipeline:
 
     def _all_lines(self) -> list[Line]:
         return list(self._lines.values())
+
+    def _tell(self, session: Session, last: bool) -> None:
+        """Write what operators watch; by the keeper's thread, not at each of its turns."""
+        if not last and time.monotonic() - self._told_at < TELL_SECONDS:
+            return
+        self._told_at = time.monotonic()
+        self.clocks.write(session)
+        self._figures().write(session, self.process)
+        session.commit()
+
+    def _figures(self) -> ProcessFigures:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        total = ProcessFigures(name, self.budget.held, reconnects=self.reconnects)
+        for line in self._all_lines():
+            total.add(line.figures)
+        return total
 
     def stop(self) -> None:
         """Stop taking messages; what is not committed stays with the sender. Waits 10 s at most."""

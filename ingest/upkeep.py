@@ -9,7 +9,7 @@ import psycopg
 
 from core.errors import CityError, brief
 from core.settings import Settings
-from core.storage.ledger import hold_process_lock
+from core.storage.ledger import hold_process_lock, prune
 from core.storage.pool import DatabaseRole, Session, open_session
 from ingest.line import FLUSH_SECONDS, Line
 
@@ -29,12 +29,14 @@ class Keeper(threading.Thread):
         settings: Settings,
         process: int,
         lines: Callable[[], Iterable[Line]],
+        tell: Callable[[Session, bool], None],
         stopping: threading.Event,
     ) -> None:
         super().__init__(name="projection", daemon=True)
         self._settings = settings
         self._process = process
         self._lines = lines
+        self._tell = tell
         self._stopping = stopping
 
     def run(self) -> None:
@@ -57,6 +59,7 @@ class Keeper(threading.Thread):
                     line.write_latest(session)
                 for line in lines:
                     line.write_pending(session)
+                self._tell(session, finished)
             except Exception as error:  # noqa: BLE001 - without this thread nothing new is seen
                 log.warning("projection not written, will retry: %s", brief(error))
                 if session is not None:
@@ -87,6 +90,14 @@ class Maintainer(threading.Thread):
                     session.execute("SELECT summarise_open_partitions()")
                     session.commit()
                     session.execute("SELECT maintain_partitions(%s::interval)", (keep,))
+                    session.commit()
+                    self._prune_ledger(session)
             except (psycopg.Error, CityError) as error:
                 log.warning("partitions not maintained, will retry: %s", brief(error))
             self._stopping.wait(MAINTAIN_SECONDS)
+
+    def _prune_ledger(self, session: Session) -> None:
+        """Forget old identities, step by step: each holds up appends for a moment only."""
+        days = self._settings.ledger_days
+        while days and not self._stopping.is_set() and prune(session, days):
+            session.commit()

@@ -28,6 +28,7 @@ ACCOUNT_COLUMNS = (
     "messages", "unchanged", "received", "stored", "duplicate", "rejected",
 )  # fmt: skip
 HOUR_US = 3_600_000_000
+PRUNED_A_STEP_MAX = 5_000
 
 NEXT_APPEND = """
 INSERT INTO sector_log (sector, append_id) VALUES (%(sector)s, 1)
@@ -117,6 +118,7 @@ VALUES (%(id)s, %(sector)s, %(version)s, %(pending)s::jsonb)
 ON CONFLICT (id, sector) DO UPDATE SET pending = excluded.pending, seen_at = clock_timestamp()
 WHERE p.version = excluded.version
 """
+PRUNE = "SELECT prune_ledger(%s::interval, %s)"
 DELETE_DEAD_PROCESSES = "DELETE FROM ingest_process WHERE seen_at < now() - interval '1 day'"
 
 
@@ -165,6 +167,16 @@ def add_to_account(connection: Session, totals: Iterable[tuple[Source, Counts]])
     columns = dict(zip(ACCOUNT_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
     columns["hour"] = list(map(to_datetime, columns["hour"]))
     connection.execute(ADD_TO_ACCOUNT, columns)
+
+
+def prune(connection: Session, days: int) -> int:
+    """Forget identities received longer ago, a bounded step of them; returns how many.
+
+    A repeat of a forgotten batch is entered again, and its rows are recognised one by one as
+    duplicates for as long as they are kept themselves. The counts of its boot do not change.
+    """
+    row = connection.execute(PRUNE, (f"{days} days", PRUNED_A_STEP_MAX)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def add_to_rejected(connection: Session, sector: str, reasons: Mapping[str, int]) -> None:
