@@ -15,6 +15,7 @@ from core.tokens import LIFETIME_SECONDS, Role
 from deploy import archive, imports
 from deploy.account import account
 from deploy.console import Data, Json, Progress, console, database, say
+from deploy.soak.command import soak
 
 app = typer.Typer(
     name="chimata",
@@ -35,6 +36,7 @@ app.add_typer(token_app, name="token")
 app.add_typer(fields_app, name="fields")
 app.command("export")(archive.export)
 app.command("import")(imports.run)
+app.command()(soak)
 
 FIELDS_GATEWAY = "fields-import"
 """Whose declaration of a data class holds for imported fields."""
