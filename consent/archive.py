@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from consent.decide import READ_SHARED, handled_by_class
 from consent.gate import Gate, PermittedConnection
 from core import archive
+from core.resolution import served
 from core.sector import Sector
 from core.storage.columns import DOCUMENT, POSTGRES_EPOCH_US, SHAPES, Shape
 from core.tokens import Principal, Role
@@ -56,13 +57,14 @@ SELECT min(time_min) AS first FROM append WHERE sector = %(sector)s AND {VISIBLE
 """
 # In the order of the file; all queries number the same snapshot.
 RANKED = """
-SELECT d.id, t.key AS thing, d.property, d.kind, d.unit, d.data_class, (row_number() OVER (ORDER BY
+SELECT d.id, t.key AS thing, d.property, d.kind, d.unit, d.data_class,
+       coalesce(d.decimals, -1)::text AS decimals, (row_number() OVER (ORDER BY
          CASE d.kind WHEN 'position' THEN 1 WHEN 'document' THEN 2 ELSE 0 END,
          t.key COLLATE "C", d.property COLLATE "C") - 1)::integer AS rank
 FROM datastream d JOIN thing t ON t.id = d.thing_id
 WHERE t.sector = %(sector)s AND d.data_class = ANY(%(classes)s)
 """
-SELECT_STREAMS = f"SELECT {', '.join(DESCRIBED)} FROM ({RANKED}) AS ranked ORDER BY rank"
+SELECT_STREAMS = f"SELECT {', '.join(DESCRIBED)}, decimals FROM ({RANKED}) AS ranked ORDER BY rank"
 SELECT_CATEGORIES = f"SELECT code, text FROM category WHERE {VISIBLE} LIMIT %(limit)s"
 SELECT_ROWS = {
     shape: f"""
@@ -158,30 +160,32 @@ def _tables(
 ) -> Iterator[Any]:
     """The day's rows as SCHEMA tables: those that are stored, and those only archived."""
     path = archive.day_folder(folder, sector.name, day) / archive.DATA_NAME
-    streams = _streams(connection)
+    streams, decimals = _streams(connection)
     if not path.exists():
-        yield from (table for _, table in _stored(connection, streams, None, day))
+        yield from (table for _, table in _stored(connection, streams, decimals, None, day))
         return
     names = [_name(*name) for name in zip(*(streams[n].to_pylist() for n in NAMED), strict=True)]
     archived = {_name(*n) for table in archive.tables_of(path) for n in _distinct(table)[0]}
     place = {name: rank for rank, name in enumerate(sorted({*names, *archived}))}
     places = np.array([place[name] for name in names], np.int64)
-    stored = _stored(connection, streams, places, day)
+    stored = _stored(connection, streams, decimals, places, day)
     yield from archive.merge(stored, _archived(path, place, day))
 
 
-def _streams(connection: PermittedConnection) -> dict[str, Any]:
-    """What every row of a Datastream repeats, as columns in the order of their ranks."""
-    columns: list[list[str]] = [[] for _ in DESCRIBED]
+def _streams(connection: PermittedConnection) -> tuple[dict[str, Any], NDArray[np.int8]]:
+    """What every row of a Datastream repeats, as columns in the order of their ranks; decimals."""
+    columns: list[list[str]] = [[] for _ in (*DESCRIBED, "decimals")]
     for row in connection.copy(SELECT_STREAMS):
         at = 2
         for column in columns:
             size = int.from_bytes(row[at : at + 4])
             column.append(row[at + 4 : at + 4 + size].decode())
             at += 4 + size
-    return {
-        name: pa.array(column, pa.string()) for name, column in zip(DESCRIBED, columns, strict=True)
+    *described, decimals = columns
+    texts = {
+        n: pa.array(column, pa.string()) for n, column in zip(DESCRIBED, described, strict=True)
     }
+    return texts, np.array(decimals, np.int8)
 
 
 NAMED = ("kind", "thing", "property")
@@ -217,6 +221,7 @@ def _archived(path: Path, place: Mapping[Name, int], day: date) -> archive.Sorte
 def _stored(
     connection: PermittedConnection,
     streams: Mapping[str, Any],
+    decimals: NDArray[np.int8],
     places: NDArray[np.int64] | None,
     day: date,
 ) -> archive.Sorted:
@@ -227,15 +232,17 @@ def _stored(
         columns = {name: column.take(pa.array(rank)) for name, column in streams.items()}
         columns["phenomenon_time"] = pa.array(time, pa.timestamp("us", "UTC"))
         columns["quality"] = pa.array(quality, pa.int16())
-        columns.update(_results(shape, columns["kind"], results, texts))
+        columns.update(_results(shape, columns["kind"], results, texts, decimals[rank]))
         nothing = pa.nulls(len(rank))
         whole = [columns.get(field.name, nothing).cast(field.type) for field in archive.SCHEMA]
         place = rank.astype(np.int64) if places is None else places[rank]
         yield archive.keys_of(place, time, day), pa.table(whole, schema=archive.SCHEMA)
 
 
-def _results(shape: Shape, kinds: Any, results: Any, texts: Mapping[int, str]) -> dict[str, Any]:
-    """The shape's result columns; a category's code as its text."""
+def _results(
+    shape: Shape, kinds: Any, results: Any, texts: Mapping[int, str], decimals: NDArray[np.int8]
+) -> dict[str, Any]:
+    """The shape's result columns: a number as it came, a category's code as its text."""
     if shape is DOCUMENT:
         return {"document": pa.array(results, pa.string())}
     if shape is not SHAPES[0]:
@@ -250,7 +257,7 @@ def _results(shape: Shape, kinds: Any, results: Any, texts: Mapping[int, str]) -
     text = np.full(len(values), None, object)
     text[category] = np.array([*(texts[code] for code in codes.tolist()), None], object)[index]
     return {
-        "result": pa.array(values, mask=category),
+        "result": pa.array(served(values, decimals), mask=category),
         "text": pa.array(text, pa.string()),
     }
 

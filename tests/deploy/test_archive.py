@@ -36,7 +36,9 @@ from tests.databases import copied
 DAY = date(2025, 3, 4)
 START = from_datetime(archive.bounds_of(DAY)[0])
 DAY_US = 86_400_000_000
-PORTS = domains.sector("ports")
+EDGE = domains.sector("edge")
+DECIMAL = next(p.name for p in EDGE.properties if p.decimals)
+"""A property whose results are stored as multiples of a power of two."""
 
 
 class City:
@@ -48,7 +50,7 @@ class City:
         self.session = psycopg.connect(url)
         self.session.execute("SET ROLE chimata_ingest")
         self.session.commit()
-        self.store = SectorStore(PORTS)
+        self.store = SectorStore(EDGE)
 
     def close(self) -> None:
         self.session.close()
@@ -60,13 +62,13 @@ class City:
         )
 
     def export(self, day: date = DAY) -> exports.Exported:
-        return exports.export_day(self.gate, PORTS, day, self.folder)
+        return exports.export_day(self.gate, EDGE, day, self.folder)
 
     def drop(self) -> None:
         """What retention does."""
         with psycopg.connect(self.url) as owner:
             owner.execute("SELECT maintain_partitions('1 day')")
-        self.store = SectorStore(PORTS)  # as after the first refusal: its partitions are gone
+        self.store = SectorStore(EDGE)  # as after the first refusal: its partitions are gone
         assert self.stored() == 0
 
     def stored(self) -> int:
@@ -81,7 +83,7 @@ class City:
         return imports.run(self.session, [str(self.folder)])
 
     def sha256(self, day: date = DAY) -> str:
-        manifest = archive.read_manifest(archive.day_folder(self.folder, "ports", day))
+        manifest = archive.read_manifest(archive.day_folder(self.folder, "edge", day))
         assert manifest is not None
         return manifest.sha256
 
@@ -102,7 +104,7 @@ class City:
                     result = json.loads(row["document"])
             key = (row["thing"], row["property"], time)
             assert key not in found
-            assert (row["sector"], row["day"]) == ("ports", str(archive_day(time)))
+            assert (row["sector"], row["day"]) == ("edge", str(archive_day(time)))
             found[key] = (result, row["unit"], row["quality"], row["data_class"])
         return found
 
@@ -136,6 +138,9 @@ def decoded(*observations: tuple[Any, ...], quality: int = 0) -> Decoded:
 # One kind a property, as Datastreams have it.
 RESULTS = {
     "speed-kn": st.floats(allow_nan=False, allow_infinity=False),
+    DECIMAL: st.one_of(
+        st.decimals(-100, 100, places=1).map(float), st.floats(-1e6, 1e6, allow_nan=False)
+    ),
     "state/1": st.sampled_from(["ok", "down", "故障"]),
     "position": st.builds(
         Position,
@@ -166,9 +171,9 @@ def expected(observations: list[tuple[Any, ...]], quality: int) -> dict[Any, Any
         if isinstance(result, Position):
             values = (result.longitude, result.latitude, result.speed, result.course)
             kept = tuple(None if math.isnan(value) else value for value in values)
-        declared = PORTS.by_name.get(name.partition("/")[0])
+        declared = EDGE.by_name.get(name.partition("/")[0])
         unit = (declared.unit if declared else None) or "1"
-        found[thing, name, time] = (kept, unit, quality, PORTS.data_class.value)
+        found[thing, name, time] = (kept, unit, quality, EDGE.data_class.value)
     return found
 
 
@@ -256,7 +261,7 @@ def test_many_row_groups_and_both_classes(city: City, monkeypatch: pytest.Monkey
     before, digest = city.rows(), city.sha256()
     assert len(before) == 2 * count
     shared = {key for key, row in before.items() if row[3] == "shared"}
-    assert len(shared) == (count if PORTS.data_class.value == "open" else 2 * count)
+    assert len(shared) == (count if EDGE.data_class.value == "open" else 2 * count)
     city.drop()
     assert city.imported()["stored"] == 2 * count
     city.export()
@@ -287,7 +292,7 @@ def test_another_database_takes_the_archive(city: City, database_template: postg
 def test_a_file_that_was_changed_is_not_imported(city: City) -> None:
     city.send(decoded(("a", "speed-kn", START, 1.0)))
     city.export()
-    path = archive.day_folder(city.folder, "ports", DAY) / archive.DATA_NAME
+    path = archive.day_folder(city.folder, "edge", DAY) / archive.DATA_NAME
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(CityError, match=r"observations\.parquet"):
         city.imported()
@@ -310,7 +315,7 @@ def test_a_crash_leaves_the_archived_day_as_it_was(
         patch.setattr(archive, "_sync", fail)
         with pytest.raises(OSError, match="no space"):
             city.export()
-    folder = archive.day_folder(city.folder, "ports", DAY)
+    folder = archive.day_folder(city.folder, "edge", DAY)
     assert sorted(path.name for path in folder.iterdir()) == [
         archive.MANIFEST_NAME,
         archive.DATA_NAME,
@@ -321,7 +326,7 @@ def test_a_crash_leaves_the_archived_day_as_it_was(
 
 
 def test_personal_sectors_have_no_archive(database_url: str, tmp_path: Path) -> None:
-    personal = replace(PORTS, name="private", data_class=type(PORTS.data_class).PERSONAL)
+    personal = replace(EDGE, name="private", data_class=type(EDGE.data_class).PERSONAL)
     gate = Gate(Settings(database_url=database_url))
     try:
         assert not exports.is_exported(personal)
@@ -353,7 +358,7 @@ def test_the_commands(city: City, tmp_path: Path) -> None:
     now = from_datetime(datetime.now().astimezone())
     city.send(decoded(("a", "speed-kn", now, 3.0)))
     out = str(tmp_path / "out")
-    span = ("--sector", "ports", "--from", "2025-03-04", "--to", "2025-03-06")
+    span = ("--sector", "edge", "--from", "2025-03-04", "--to", "2025-03-06")
     done = chimata(city.url, tmp_path, "export", *span, "--out", out, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     days = json.loads(done.stdout)["days"]
@@ -363,7 +368,7 @@ def test_the_commands(city: City, tmp_path: Path) -> None:
     ]
     done = chimata(city.url, tmp_path, "export", "--out", out, "--to", "2025-03-08")
     assert done.returncode == 0
-    assert "ports 2025-03-05: unchanged, 1 rows" in done.stdout
+    assert "edge 2025-03-05: unchanged, 1 rows" in done.stdout
     done = chimata(city.url, tmp_path, "import", "archive", out, "--json")
     assert json.loads(done.stdout) == {
         "kind": "archive", "days": 2, "found": 2, "stored": 0, "duplicate": 2, "refused": 0,
@@ -374,7 +379,7 @@ def test_the_commands(city: City, tmp_path: Path) -> None:
     "arguments",
     [
         ("export", "--sector", "nowhere", "--out", "out"),
-        ("export", "--sector", "ports", "--out", "out", "--from", "yesterday"),
+        ("export", "--sector", "edge", "--out", "out", "--from", "yesterday"),
         ("import", "nothing", "x"),
         ("import", "archive", "missing"),
     ],
