@@ -1,15 +1,21 @@
 """Column sets on their way to COPY: a shape for each kind of result, packed as binary rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import Connection, sql
+
+Session = Connection[tuple[Any, ...]]
 
 POSTGRES_EPOCH_US = 946_684_800_000_000  # 2000-01-01 in µs since 1970
 COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
+COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
+TIME = "time"
+ARRAY_HEADER_BYTES = 20
 JSONB_VERSION = b"\x01"
 PACKED_ROWS_MAX = 8_192
 """Rows packed at a time: half a megabyte that stays in the cache is filled 30 times faster than
@@ -117,9 +123,8 @@ def concatenate(shape: Shape, parts: Sequence[Rows]) -> Rows:
 
 
 def _pack_fixed(rows: Rows, append_id: int, *, with_message: bool) -> Iterator[memoryview]:
-    """Every field has one width, so a packed row is a numpy record: 0.003 µs a row."""
     columns: list[tuple[str, NDArray[np.generic] | int]] = [
-        (">i8", rows.time),
+        (TIME, rows.time),
         *((">f8", column) for column in rows.results),
         (">i8", append_id),
         (">i4", rows.datastream),
@@ -127,25 +132,80 @@ def _pack_fixed(rows: Rows, append_id: int, *, with_message: bool) -> Iterator[m
     ]
     if with_message:
         columns.append((">i4", rows.message))
+    return pack_columns(len(rows), columns)
+
+
+def pack_columns(
+    count: int, columns: Sequence[tuple[str, NDArray[np.generic] | int]]
+) -> Iterator[memoryview]:
+    """Columns, or one number for all rows, as rows of COPY BINARY without header and trailer.
+
+    Each has its numpy type, or TIME: µs since 1970. Every field has one width, so a packed row is
+    a numpy record: 0.003 µs a row. A piece is overwritten by the next.
+    """
     layout = [("fields", ">i2")]
     for index, (width, _) in enumerate(columns):
-        layout += [(f"length{index}", ">i4"), (f"value{index}", width)]
+        layout += [(f"length{index}", ">i4"), (f"value{index}", _width(width))]
     constant = np.zeros((), np.dtype(layout))
     constant["fields"] = len(columns)
     for index, (width, values) in enumerate(columns):
-        constant[f"length{index}"] = np.dtype(width).itemsize
+        constant[f"length{index}"] = np.dtype(_width(width)).itemsize
         if isinstance(values, int):
             constant[f"value{index}"] = values
-    records = np.full(min(len(rows), PACKED_ROWS_MAX), constant)  # what is the same in all rows
+    records = np.full(min(count, PACKED_ROWS_MAX), constant)  # what is the same in all rows
     octets = records.view(np.uint8).data
-    for begin in range(0, len(rows), PACKED_ROWS_MAX):
-        packed = records[: len(rows) - begin]
+    for begin in range(0, count, PACKED_ROWS_MAX):
+        packed = records[: count - begin]
         chosen = slice(begin, begin + len(packed))
-        np.subtract(rows.time[chosen], POSTGRES_EPOCH_US, out=packed["value0"])
-        for index, (_, values) in enumerate(columns[1:], 1):
-            if not isinstance(values, int):
+        for index, (width, values) in enumerate(columns):
+            if isinstance(values, int):
+                continue
+            if width == TIME:
+                np.subtract(values[chosen], POSTGRES_EPOCH_US, out=packed[f"value{index}"])
+            else:
                 packed[f"value{index}"] = values[chosen]
         yield octets[: packed.nbytes]
+
+
+def _width(kind: str) -> str:
+    return ">i8" if kind == TIME else kind
+
+
+def copy_in(
+    connection: Session,
+    table: sql.Composable,
+    columns: Sequence[str],
+    packed: Iterable[memoryview | bytes],
+) -> int:
+    """COPY packed rows, header and trailer included, into a table; how many it took."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    with connection.cursor() as cursor:
+        with cursor.copy(sql.SQL(COPY).format(table=table, columns=names)) as copy:
+            for part in packed:
+                copy.write(part)
+        return cursor.rowcount
+
+
+def fetch_arrays(
+    connection: Session, query: str, parameters: Mapping[str, Any], kinds: Sequence[str]
+) -> list[NDArray[Any]] | None:
+    """One row of `array_agg`s without nulls as numpy columns of these types; None: no row.
+
+    No Python object a row; bounded by what the query aggregates.
+    """
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute(query.encode(), parameters)
+        result = cursor.pgresult
+        found = [result.get_value(0, index) for index in range(len(kinds))] if result else []
+    if not found or found[0] is None:
+        return None
+    return [_array(octets or b"", kind) for octets, kind in zip(found, kinds, strict=True)]
+
+
+def _array(octets: bytes, kind: str) -> NDArray[Any]:
+    """A PostgreSQL array of one dimension in binary (array_send): a header, then its elements."""
+    element = np.dtype([("length", ">i4"), ("value", kind)])
+    return np.frombuffer(octets, element, offset=ARRAY_HEADER_BYTES)["value"]
 
 
 def _pack_documents(rows: Rows, append_id: int, *, with_message: bool) -> bytes:

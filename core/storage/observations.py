@@ -6,7 +6,7 @@ their Datastream cannot repeat and go straight through COPY; all others are merg
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from core.sensorthings import (
 )
 from core.storage import ledger, rejections
 from core.storage.catalogue import Catalogue
-from core.storage.columns import DOCUMENT, SHAPES, Rows, concatenate
+from core.storage.columns import DOCUMENT, SHAPES, Rows, concatenate, copy_in
 from core.storage.latest import Flush, Latest
 from core.storage.ledger import Counts, Pending
 from core.storage.message import Message, Outcome, rows_of, wanted
@@ -57,7 +57,6 @@ CREATE TEMPORARY TABLE IF NOT EXISTS {stage} (LIKE {table}, message integer NOT 
 ON COMMIT DELETE ROWS
 """
 MERGE = "SELECT message, stored, duplicate FROM {merge}(%s, %s)"
-COPY = "COPY {table} ({columns}) FROM STDIN (FORMAT binary)"
 # A correction in a compressed chunk decompresses its segment; a limit would make it a rejection.
 UNLIMITED_CORRECTIONS = "SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 DIRECT_COMPRESS = (
@@ -147,10 +146,6 @@ class SectorStore:
     def drain(self) -> Flush | None:
         """Latest values that changed since the last call, for the projection's writer."""
         return self._latest.drain() if self._loaded else None  # never what was not committed
-
-    def restore(self, flush: Flush) -> None:
-        """Give back a flush that could not be written."""
-        self._latest.restore(flush)
 
     def _settle_unsure(self, connection: Session) -> list[Outcome] | None:
         """Whether the last COMMIT, whose answer was lost, had happened after all."""
@@ -356,7 +351,7 @@ class SectorStore:
         ):
             for statement in DIRECT_COMPRESS:
                 connection.execute(statement)
-        written = _copy_in(connection, table, rows.shape.columns, rows.packed(append.id))
+        written = copy_in(connection, table, rows.shape.columns, rows.packed(append.id))
         if written != len(rows):
             raise psycopg.DataError(f"COPY took {written} of {len(rows)} rows")
         append.count(append.stored, rows)
@@ -375,7 +370,7 @@ class SectorStore:
         connection.execute(sql.SQL("GRANT SELECT ON {} TO chimata_gate").format(stage))
         connection.execute(sql.SQL("TRUNCATE {}").format(stage))
         packed = rows.packed(append.id, with_message=True)
-        _copy_in(connection, stage, (*rows.shape.columns, "message"), packed)
+        copy_in(connection, stage, (*rows.shape.columns, "message"), packed)
         merge = sql.SQL(MERGE).format(merge=sql.Identifier(schema, f"merge_{rows.shape.table}"))
         times = (to_datetime(int(rows.time.min())), to_datetime(int(rows.time.max())))
         for message, stored, duplicate in connection.execute(merge, times):
@@ -466,23 +461,22 @@ class SectorStore:
     def _remember(self, append: _Append) -> None:
         """After the commit: what was heard, and how far this process has seen the sector."""
         self._latest.append_id = append.id
+        codes = np.array([self._latest.code_of(m.gateway) for m in append.messages], np.int32)
+        received = np.array([m.received_at for m in append.messages], np.int64)
         for rows in (*append.copied, *append.merged):
             last = np.append(np.flatnonzero(np.diff(rows.datastream)), len(rows) - 1)
-            things = self._catalogue.thing_of[rows.datastream[last]]
-            for thing, time, index in zip(
-                things.tolist(), rows.time[last].tolist(), rows.message[last].tolist(), strict=True
-            ):
-                message = append.messages[index]
-                self._latest.hear(thing, message.gateway, message.received_at, time)
-        for index, message in enumerate(append.messages):
-            if append.outcomes[index].result == "duplicate":
-                continue
-            for heard in message.decoded.heard:
-                known = self._catalogue.things.get(heard.thing)
-                if known is not None:
-                    self._latest.hear(
-                        known, message.gateway, message.received_at, heard.phenomenon_time
-                    )
+            things, message = self._catalogue.thing_of[rows.datastream[last]], rows.message[last]
+            self._latest.hear(things, codes[message], received[message], rows.time[last])
+        heard = [
+            (self._catalogue.things[each.thing], index, each.phenomenon_time)
+            for index, message in enumerate(append.messages)
+            if message.decoded.heard and append.outcomes[index].result != "duplicate"
+            for each in message.decoded.heard
+            if each.thing in self._catalogue.things
+        ]
+        if heard:
+            things, index, times = np.array(heard, np.int64).T
+            self._latest.hear(things, codes[index], received[index], times)
 
 
 def _own_rejections(append: _Append, index: int) -> Sequence[Rejected]:
@@ -506,17 +500,3 @@ def _settle(append: _Append, index: int) -> Outcome:
     if lost and len(lost) == counts.received and not taken:
         return Outcome("refused", counts, lost[0].reason, lost[0].detail, lost)
     return Outcome("stored", counts, rejected=lost)
-
-
-def _copy_in(
-    connection: Session,
-    table: sql.Identifier,
-    columns: Sequence[str],
-    packed: Iterable[memoryview | bytes],
-) -> int:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    with connection.cursor() as cursor:
-        with cursor.copy(sql.SQL(COPY).format(table=table, columns=names)) as copy:
-            for part in packed:
-                copy.write(part)
-        return cursor.rowcount

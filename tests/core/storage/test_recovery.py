@@ -56,7 +56,7 @@ def test_appends_without_news_are_not_looked_through_at_every_start(
     store = SectorStore(SECTOR)
     store.append(connection, [message(NOW, 1.0)])
     flush(store, connection)
-    store._latest._heard.clear()
+    store._latest._spoken["changed"] = False
     for number in range(5):
         store.append(connection, [message(NOW - 10**9 - number, 1.0)])
     flush(store, connection)
