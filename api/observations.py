@@ -28,7 +28,6 @@ from core.sensorthings import ResultKind
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9999, 12, 31, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 OBSERVATIONS_DEFAULT = 1000
 EARLIEST, NEVER = "-infinity", "infinity"
 Page = tuple[list[Row], str | None]
@@ -137,13 +136,14 @@ def _by_interval(
     if stream.kind not in {ResultKind.NUMBER, ResultKind.CATEGORY}:
         raise invalid("interval", f"only for numbers and categories, and this is {stream.kind}")
     lower = since if isinstance(since, datetime) else span.lower
-    start = _start(connection, stream, Span(lower, span.upper), step)
+    start = _start(connection, stream, Span(lower, span.upper), step, size)
     if start is None:
         return [], None
     first = _floor(start, step)
     end = first + min(step * size, LAST - first)
-    ends_here = isinstance(span.upper, datetime) and span.upper <= end
-    page = Span(start, span.upper if ends_here else end)
+    upper = span.upper if isinstance(span.upper, datetime) else LAST
+    ends_here = upper <= end
+    page = history.Page(start, min(upper, end))
     rows = _READ[stream.kind](connection, stream, page, step)
     # A state goes on by itself: more of it may follow where no more events do.
     goes_on = not ends_here and (
@@ -154,10 +154,19 @@ def _by_interval(
 
 
 def _start(
-    connection: PermittedConnection, stream: Datastream, span: Span, step: timedelta
+    connection: PermittedConnection, stream: Datastream, span: Span, step: timedelta, size: int
 ) -> datetime | None:
-    """Where the first interval with something in it begins (not before the span), or None."""
+    """Where the first interval with something in it begins (not before the span), or None.
+
+    Where one page holds the whole span, nobody has to look for the first: it begins there.
+    """
     lower = span.lower if isinstance(span.lower, datetime) else None
+    if (
+        lower
+        and isinstance(span.upper, datetime)
+        and span.upper - _floor(lower, step) <= step * size
+    ):
+        return lower
     if (
         lower is not None
         and stream.kind is ResultKind.CATEGORY
@@ -182,20 +191,14 @@ def _until(stream: Datastream, start: datetime) -> datetime:
 
 
 def _numbers(
-    connection: PermittedConnection, stream: Datastream, page: Span, step: timedelta
+    connection: PermittedConnection, stream: Datastream, page: history.Page, step: timedelta
 ) -> list[Row]:
-    # The rollup knows whole hours only.
-    whole = not step % HOUR and all(
-        isinstance(edge, datetime) and not (edge - EPOCH) % HOUR
-        for edge in (page.lower, page.upper)
-    )
-    return history.select_buckets(connection, stream, page, step, of_hours=whole)
+    return history.select_buckets(connection, stream, page, step)
 
 
 def _states(
-    connection: PermittedConnection, stream: Datastream, page: Span, step: timedelta
+    connection: PermittedConnection, stream: Datastream, page: history.Page, step: timedelta
 ) -> list[Row]:
-    assert isinstance(page.lower, datetime)  # noqa: S101 - a page of intervals has a first time
     return history.select_states(connection, stream, page, step, _until(stream, page.lower))
 
 

@@ -1,12 +1,19 @@
 """History of one Datastream: observations as they are, or summed up by interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from consent.gate import PermittedConnection
 from consent.queries import DOCUMENT, POSITION, SCALAR, Row, result_of
+from core.clock import from_datetime, to_datetime
 from core.sensorthings import ResultKind
+from core.spans import inward, minus, outward, union, within
+from core.storage.tiers import SUMMABLE, TIERS, Tier
+
+PIECES_MAX = 32
+"""Spans of a page that one tier leaves to a finer one; beyond, everything between them is."""
 
 # ruff: noqa: S608 - the parts are constants of this package
 
@@ -44,56 +51,97 @@ WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
 ORDER BY o.phenomenon_time LIMIT 1
 """
 
-SELECT_BUCKETS = """
-SELECT date_bin(%(interval)s, o.phenomenon_time, 'epoch') AS phenomenon_time, count(*) AS count,
-       avg(served(o.result, d.decimals)) AS mean, min(served(o.result, d.decimals)) AS minimum,
-       max(served(o.result, d.decimals)) AS maximum,
-       (array_agg(served(o.result, d.decimals) ORDER BY o.phenomenon_time DESC))[1] AS last
-FROM observation o JOIN datastream d ON d.id = o.datastream_id
-WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
-  AND o.phenomenon_time >= %(from)s AND o.phenomenon_time < %(to)s
-GROUP BY 1 ORDER BY 1
+# Where the tiers may not be believed yet: spans that wait to be computed, appends that the worker
+# has not seen, and late rows of this very Datastream. It is empty while nothing arrives.
+SELECT_UNROLLED = """
+SELECT u.tier, (date_part('epoch', lower(u.span)) * 1000000)::bigint AS lower,
+       (date_part('epoch', upper(u.span)) * 1000000)::bigint AS upper
+FROM datastream d CROSS JOIN LATERAL (
+  SELECT t.tier, s.span
+  FROM rollup_todo t CROSS JOIN LATERAL unnest(t.spans * tstzmultirange(
+    tstzrange(%(from)s::timestamptz, %(to)s::timestamptz))) AS s (span)
+  UNION ALL
+  SELECT 'minute', m.span
+  FROM append a CROSS JOIN LATERAL unnest(coalesce(a.minutes, tstzmultirange(
+    tstzrange(a.time_min, a.time_max + interval '1 microsecond')))) AS m (span)
+  WHERE a.sector = %(sector)s AND a.id > coalesce(
+      (SELECT c.append_id FROM rollup_cursor c WHERE c.sector = %(sector)s), 0)
+    AND a.time_min < %(to)s::timestamptz AND a.time_max >= %(from)s::timestamptz
+    AND m.span && tstzrange(%(from)s::timestamptz, %(to)s::timestamptz)
+  UNION ALL
+  SELECT 'minute', tstzrange(l.lower, l.upper) FROM rollup_late l
+  WHERE l.datastream_id = d.id AND l.lower < %(to)s::timestamptz AND l.upper > %(from)s::timestamptz
+) AS u
+WHERE d.id = %(datastream)s AND d.data_class = ANY(%(classes)s)
 """
 
-SELECT_BUCKETS_OF_HOURS = """
+# One part a piece of the page that one tier (or the rows themselves) answers: its bounds are
+# constants, so that the planner leaves out every partition that does not matter.
+_NUMBERS_OF_ROWS = f"""
+  SELECT n.bucket, 1, {SUMMABLE.format("n.result")}, n.result, n.result, n.result
+  FROM (SELECT o.phenomenon_time AS bucket, served(o.result, d.decimals) AS result
+        FROM observation o JOIN datastream d ON d.id = o.datastream_id
+        WHERE o.datastream_id = %(datastream)s
+          AND o.phenomenon_time >= %({{lower}})s AND o.phenomenon_time < %({{upper}})s) AS n"""
+_NUMBERS_OF_TIER = """
+  SELECT bucket, count, sum, minimum, maximum, last FROM {tier.numbers}
+  WHERE datastream_id = %(datastream)s AND bucket >= %({lower})s AND bucket < %({upper})s"""
+_SELECT_BUCKETS = """
 SELECT date_bin(%(interval)s, o.bucket, 'epoch') AS phenomenon_time, sum(o.count)::bigint AS count,
        sum(o.sum) / sum(o.count) AS mean, min(o.minimum) AS minimum, max(o.maximum) AS maximum,
        (array_agg(o.last ORDER BY o.bucket DESC))[1] AS last
-FROM observation_hour o JOIN datastream d ON d.id = o.datastream_id
-WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
-  AND o.bucket >= %(from)s AND o.bucket < %(to)s
+FROM ({parts}) AS o (bucket, count, sum, minimum, maximum, last)
+JOIN datastream d ON d.id = %(datastream)s AND d.data_class = ANY(%(classes)s)
 GROUP BY 1 ORDER BY 1
 """
 
+_STATES_OF_ROWS = """
+  SELECT o.phenomenon_time AS first_time, o.phenomenon_time AS ended, 1 AS count,
+         o.result::integer AS last, NULL::integer[] AS codes, NULL::bigint[] AS micros
+  FROM observation o WHERE o.datastream_id = %(datastream)s
+    AND o.phenomenon_time >= %({lower})s AND o.phenomenon_time < %({upper})s"""
+_STATES_OF_TIER = """
+  SELECT first_time, bucket + interval '{tier.seconds} seconds', count, last, codes, micros
+  FROM {tier.states}
+  WHERE datastream_id = %(datastream)s AND bucket >= %({lower})s AND bucket < %({upper})s"""
 # A state holds until the next one; the state before the page is carried in, and the last one holds
-# until `until`, when the Thing was last heard.
-SELECT_STATES = f"""
-WITH event AS (
-  (SELECT o.phenomenon_time, c.text {SCALAR}
+# until `until`, when the Thing was last heard. A part begins with an event and knows its states up
+# to `ended`; from there the last of them holds until the next part. `began` orders the states of an
+# interval, so that the one that began last is found.
+_SELECT_STATES = """
+WITH part AS (
+  (SELECT o.phenomenon_time AS first_time, o.phenomenon_time AS ended, 1 AS count,
+          o.result::integer AS last, NULL::integer[] AS codes, NULL::bigint[] AS micros
+   FROM observation o JOIN datastream d ON d.id = o.datastream_id AND d.kind = 'category'
    WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
      AND o.phenomenon_time < %(from)s
    ORDER BY o.phenomenon_time DESC LIMIT 1)
   UNION ALL
-  SELECT o.phenomenon_time, c.text {SCALAR}
-  WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
-    AND o.phenomenon_time >= %(from)s AND o.phenomenon_time < %(to)s
-), segment AS (
-  SELECT text, phenomenon_time AS began, greatest(phenomenon_time, least(%(to)s, lead(
-           phenomenon_time, 1, %(until)s::timestamptz) OVER (ORDER BY phenomenon_time))) AS ended
-  FROM event
+  SELECT o.* FROM ({parts}) AS o
+  JOIN datastream d ON d.id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+), held AS (
+  SELECT *, greatest(first_time, ended - interval '1 microsecond') AS began,
+         greatest(ended, least(%(to)s, lead(first_time, 1, %(until)s::timestamptz)
+           OVER (ORDER BY first_time))) AS gone
+  FROM part
 ), piece AS (
-  SELECT s.text, s.began, b.bucket,
-         greatest(s.began, %(from)s, b.bucket) AS lower,
-         least(s.ended, b.bucket + %(interval)s::interval) AS upper
-  FROM segment s CROSS JOIN LATERAL generate_series(
-    date_bin(%(interval)s, greatest(s.began, %(from)s), 'epoch'), s.ended, %(interval)s::interval
+  SELECT date_bin(%(interval)s, first_time, 'epoch') AS bucket, last AS code, began, count,
+         0::float8 AS micros
+  FROM held WHERE first_time >= %(from)s
+  UNION ALL
+  SELECT date_bin(%(interval)s, h.first_time, 'epoch'), u.code, h.first_time, 0, u.micros
+  FROM held h CROSS JOIN LATERAL unnest(h.codes, h.micros) AS u (code, micros)
+  UNION ALL
+  SELECT b.bucket, h.last, h.began, 0, 1000000 * date_part('epoch',
+    least(h.gone, b.bucket + %(interval)s::interval) - greatest(h.ended, %(from)s, b.bucket))
+  FROM held h CROSS JOIN LATERAL generate_series(
+    date_bin(%(interval)s, greatest(h.ended, %(from)s), 'epoch'), h.gone, %(interval)s::interval
   ) AS b (bucket)
-  WHERE b.bucket < s.ended OR b.bucket <= s.began
+  WHERE b.bucket < h.gone AND h.gone > %(from)s
 )
-SELECT bucket AS phenomenon_time, text, max(began) AS began,
-       count(*) FILTER (WHERE began >= bucket AND began >= %(from)s) AS count,
-       sum(greatest(0, extract(epoch FROM upper - lower)))::float8 AS seconds
-FROM piece WHERE bucket < %(to)s
+SELECT p.bucket AS phenomenon_time, c.text, max(p.began) AS began, sum(p.count)::bigint AS count,
+       round(sum(p.micros)) / 1000000 AS seconds
+FROM piece p JOIN category c ON c.code = p.code WHERE p.bucket < %(to)s
 GROUP BY 1, 2 ORDER BY 1, 3
 """
 
@@ -118,7 +166,7 @@ class Datastream:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A half-open time range [lower, upper)."""
+    """A half-open time range [lower, upper); "-infinity" and "infinity" where it has no end."""
 
     lower: datetime | str
     upper: datetime | str
@@ -126,6 +174,14 @@ class Span:
     def parameters(self) -> dict[str, Any]:
         """As the queries' parameters."""
         return {"from": self.lower, "to": self.upper}
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Span):
+    """A span that begins and ends: what is summed up by interval."""
+
+    lower: datetime
+    upper: datetime
 
 
 def select_datastream(
@@ -175,29 +231,30 @@ def has_state_before(
 
 
 def select_buckets(
-    connection: PermittedConnection,
-    datastream: Datastream,
-    span: Span,
-    interval: timedelta,
-    *,
-    of_hours: bool,
+    connection: PermittedConnection, datastream: Datastream, span: Page, interval: timedelta
 ) -> list[Row]:
-    """Count, mean, minimum, maximum and last by interval; `of_hours` reads the hourly rollup."""
-    scope = {**span.parameters(), "datastream": datastream.id, "interval": interval}
-    return connection.fetch(SELECT_BUCKETS_OF_HOURS if of_hours else SELECT_BUCKETS, scope)
+    """Count, mean, minimum, maximum and last by interval, from the coarsest tier that answers."""
+    pieces = _pieces(connection, datastream, span, interval, span.upper)
+    parts, scope = _assemble(pieces, _NUMBERS_OF_ROWS, _NUMBERS_OF_TIER)
+    scope |= {**span.parameters(), "datastream": datastream.id, "interval": interval}
+    return connection.fetch(_SELECT_BUCKETS.format(parts=parts), scope)
 
 
 def select_states(
     connection: PermittedConnection,
     datastream: Datastream,
-    span: Span,
+    span: Page,
     interval: timedelta,
     until: datetime,
 ) -> list[Row]:
     """Count, last state and seconds in each state, by interval."""
-    scope = {**span.parameters(), "datastream": datastream.id, "interval": interval, "until": until}
+    # A tier's row reaches to its bucket's end: the bucket in which the last state ends is no use.
+    pieces = _pieces(connection, datastream, span, interval, until)
+    parts, scope = _assemble(pieces, _STATES_OF_ROWS, _STATES_OF_TIER)
+    scope |= {**span.parameters(), "datastream": datastream.id}
+    scope |= {"interval": interval, "until": until}
     buckets: dict[datetime, Row] = {}
-    for row in connection.fetch(SELECT_STATES, scope):
+    for row in connection.fetch(_SELECT_STATES.format(parts=parts), scope):
         if not row["count"] and not row["seconds"]:
             continue  # carried in, and ended where the span begins
         moment = row["phenomenon_time"]
@@ -208,3 +265,58 @@ def select_states(
         bucket["last"] = row["text"]  # rows of a bucket come by the time their state last began
         bucket["seconds"][row["text"]] = row["seconds"]
     return list(buckets.values())
+
+
+Piece = tuple[Tier | None, int, int]
+"""A tier, or None for the observations themselves, and the span in µs that it answers."""
+
+
+def _pieces(
+    connection: PermittedConnection,
+    datastream: Datastream,
+    span: Page,
+    interval: timedelta,
+    until: datetime,
+) -> list[Piece]:
+    """Who answers where: the coarsest tier that divides the interval and is true there.
+
+    No tier answers after `until`. The gate's transaction is one snapshot, so what is found here
+    holds for the query that follows.
+    """
+    lower, upper = from_datetime(span.lower), from_datetime(span.upper)
+    step = interval // timedelta(microseconds=1)
+    fitting = [tier for tier in TIERS if step % tier.width_us == 0]
+    left = within([(lower, upper)], lower, min(upper, from_datetime(until)))
+    if not fitting or not inward(left, fitting[0].width_us):
+        return [(None, lower, upper)]
+    scope = {**span.parameters(), "datastream": datastream.id}
+    waiting: dict[str, list[tuple[int, int]]] = {tier.name: [] for tier in TIERS}
+    for row in connection.fetch(SELECT_UNROLLED, scope):
+        waiting[row["tier"]].append((row["lower"], row["upper"]))
+    pieces: list[Piece] = []
+    for tier in reversed(fitting):
+        finer = (waiting[other.name] for other in TIERS[: TIERS.index(tier) + 1])
+        untrue = outward(_bounded(union(*finer)), tier.width_us)
+        true = minus(inward(left, tier.width_us), untrue)
+        pieces += [(tier, *each) for each in true]
+        left = minus(left, true)
+    rest = union(left, [(max(lower, min(upper, from_datetime(until))), upper)])
+    return [*pieces, *((None, *each) for each in rest)]
+
+
+def _bounded(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """At most PIECES_MAX spans: the last ones become one."""
+    if len(spans) <= PIECES_MAX:
+        return spans
+    return [*spans[: PIECES_MAX - 1], (spans[PIECES_MAX - 1][0], spans[-1][1])]
+
+
+def _assemble(pieces: Sequence[Piece], of_rows: str, of_tier: str) -> tuple[str, dict[str, Any]]:
+    """The parts of a query, one a piece, and the parameters that bound them."""
+    parts: list[str] = []
+    bounds: dict[str, Any] = {}
+    for number, (tier, lower, upper) in enumerate(pieces):
+        names = {"lower": f"lower_{number}", "upper": f"upper_{number}"}
+        parts.append((of_tier if tier else of_rows).format(tier=tier, **names))
+        bounds[names["lower"]], bounds[names["upper"]] = to_datetime(lower), to_datetime(upper)
+    return "\n  UNION ALL".join(parts), bounds

@@ -24,7 +24,7 @@ from core.storage.message import Outcome
 from core.storage.pool import Session
 from ingest.clocks import Clocks
 from ingest.line import UNKNOWN, Line
-from ingest.upkeep import Keeper, Maintainer
+from ingest.upkeep import Keeper, Maintainer, Roller
 
 TELL_SECONDS = 10.0
 """Between what is told of gateways' clocks and of this process's figures."""
@@ -112,11 +112,13 @@ class Pipeline:
         self._opening = threading.Lock()
         self._keeper = Keeper(settings, self.process, self._all_lines, self._tell, self.stopping)
         self._maintainer = Maintainer(settings, self.stopping)
+        self._roller = Roller(settings, self.stopping)
 
     def start(self) -> None:
         """Start the projection's writer; each sector's threads start with its first message."""
         self._keeper.start()
         self._maintainer.start()
+        self._roller.start()
 
     def submit(self, raw: Raw, wait_seconds_max: float = math.inf) -> bool:
         """Take a message, waiting while the pipeline is full; False if it did not take it.
@@ -163,7 +165,7 @@ class Pipeline:
         until = time.monotonic() + 10
         for line in self._all_lines():
             line.join(until)
-        for thread in (self._keeper, self._maintainer):
+        for thread in (self._keeper, self._maintainer, self._roller):
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
 

@@ -1,4 +1,4 @@
-"""What runs beside the appends: latest values, this process's account line, partitions."""
+"""What runs beside the appends: latest values, the account's line, rollups, partitions."""
 
 import logging
 import threading
@@ -11,11 +11,13 @@ from core.errors import CityError, brief
 from core.settings import Settings
 from core.storage.ledger import hold_process_lock, prune
 from core.storage.pool import DatabaseRole, Session, open_session
+from core.storage.rollup import Worker
 from ingest.line import FLUSH_SECONDS, Line
 
 log = logging.getLogger("chimata.ingest")
 
 MAINTAIN_SECONDS = 15.0
+ROLL_SECONDS = 2.0
 LOCK_SECONDS_MAX = 2
 STOPPING_SECONDS = 0.05
 FOREVER = "2000 years"
@@ -64,6 +66,35 @@ class Keeper(threading.Thread):
                 log.warning("projection not written, will retry: %s", brief(error))
                 if session is not None:
                     session.close()
+        if session is not None:
+            session.close()
+
+
+class Roller(threading.Thread):
+    """Computes the rollups, when no other process of this database does."""
+
+    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
+        super().__init__(name="rollups", daemon=True)
+        self._settings = settings
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Until the stop; it rests as long as it worked, since the appends need the cores more."""
+        session: Session | None = None
+        worker = Worker()
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                if session is None or session.closed:
+                    session = open_session(self._settings.database_url, DatabaseRole.INGEST)
+                    session.execute("SET synchronous_commit = off")  # lost, it is computed again
+                    session.commit()
+                worker.run(session, seconds_max=ROLL_SECONDS)
+            except Exception as error:  # noqa: BLE001 - readers go on with the rows themselves
+                log.warning("rollups not computed, will retry: %s", brief(error))
+                if session is not None:
+                    session.close()
+            self._stopping.wait(max(ROLL_SECONDS, time.monotonic() - began))
         if session is not None:
             session.close()
 

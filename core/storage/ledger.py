@@ -35,8 +35,9 @@ INSERT INTO sector_log (sector, append_id) VALUES (%(sector)s, 1)
 ON CONFLICT (sector) DO UPDATE SET append_id = sector_log.append_id + 1 RETURNING append_id
 """
 INSERT_APPEND = """
-INSERT INTO append (sector, id, rows, time_min, time_max)
-VALUES (%(sector)s, %(append_id)s, %(rows)s, %(time_min)s, %(time_max)s)
+INSERT INTO append (sector, id, rows, time_min, time_max, minutes)
+VALUES (%(sector)s, %(append_id)s, %(rows)s, %(time_min)s, %(time_max)s,
+        %(minutes)s::tstzmultirange)
 """
 SELECT_BATCHES = """
 SELECT b.gateway, b.boot, b.seq, b.sector, b.format, b.sha256

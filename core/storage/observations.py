@@ -28,7 +28,7 @@ from core.sensorthings import (
     kinds_of,
     observation_json,
 )
-from core.storage import ledger, rejections
+from core.storage import ledger, rejections, rollup
 from core.storage.catalogue import Catalogue
 from core.storage.columns import DOCUMENT, SHAPES, Rows, concatenate, copy_in
 from core.storage.latest import Flush, Latest
@@ -77,6 +77,8 @@ class _Append:
     rejected: dict[int, list[Rejected]] = field(default_factory=lambda: defaultdict(list))
     copied: list[Rows] = field(default_factory=list)
     merged: list[Rows] = field(default_factory=list)
+    corrected: int = 0
+    """Merged rows of the public tables that were no duplicates."""
 
     @property
     def received_at(self) -> int:
@@ -376,6 +378,7 @@ class SectorStore:
         for message, stored, duplicate in connection.execute(merge, times):
             append.stored[message] += stored
             append.duplicate[message] += duplicate
+            append.corrected += stored if schema == "public" else 0
         if schema == "public":
             append.merged.append(rows)
 
@@ -430,6 +433,7 @@ class SectorStore:
                 "rows": rows,
                 "time_min": to_datetime(times[0]) if times else None,
                 "time_max": to_datetime(times[1]) if times else None,
+                "minutes": self._mark(connection, append),
             },
         )
         entries = []
@@ -444,6 +448,12 @@ class SectorStore:
         ledger.enter_batches(connection, self.sector.name, append.id, entries)
         if rows:
             live.announce(connection, self.sector.name, append.id, rows)
+
+    def _mark(self, connection: Session, append: _Append) -> str:
+        """Note what the rollups have to compute anew; rows that only repeated change nothing."""
+        merged = append.merged if append.corrected else ()
+        parts = (*append.copied, *merged)
+        return rollup.mark(connection, parts, append.received_at, self._catalogue.size)
 
     def _commit(self, connection: Session, append: _Append) -> None:
         """See merged rows as the table has them, then commit, keeping a way to ask how it ended."""
