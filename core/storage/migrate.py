@@ -93,8 +93,9 @@ def _apply(connection: psycopg.Connection[tuple[object, ...]], migration: Migrat
             with connection.transaction():
                 connection.execute(migration.text.encode())
                 connection.execute(INSERT_APPLIED, entry)
-            return
         except psycopg.errors.InternalError_:
             # TimescaleDB's scheduler writes the very catalogue rows that go with what we drop.
             if not left:
                 raise
+        else:
+            return
