@@ -11,7 +11,7 @@ import typer
 
 from core.errors import CityError, invalid
 from core.settings import Settings
-from core.tokens import LIFETIME_SECONDS, Role
+from core.tokens import LIFETIME_SECONDS, Role, check_name
 from deploy import archive, imports
 from deploy.account import account
 from deploy.console import Data, Json, Progress, console, database, say
@@ -142,11 +142,32 @@ def serve(
 
 
 @ingest_app.command("mqtt")
-def ingest_mqtt() -> None:
+def ingest_mqtt(
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="One of several: its name, the same at every start.",
+            show_default=False,
+        ),
+    ] = None,
+    leave: Annotated[
+        bool, typer.Option("--leave", help="Take what waits for this instance, and end it.")
+    ] = False,
+) -> None:  # fmt: skip
     """Take observations from CHIMATA_MQTT_URL into CHIMATA_DATABASE_URL."""
-    from ingest import mqtt
+    from ingest import leaving, mqtt
 
-    _run_ingestor(mqtt.run)
+    settings = Settings.from_environment()
+    if instance is not None:
+        name = f"{settings.mqtt_client_id}-{check_name('--instance', instance)}"
+        settings = replace(settings, mqtt_client_id=name)
+    if not leave:
+        _run_ingestor(mqtt.run, settings)
+        return
+    _log_to_stderr()
+    had_session = leaving.run(settings)
+    name = settings.mqtt_client_id
+    say(f"{name} has left" if had_session else f"there was no session of {name}")
 
 
 @ingest_app.command("kafka")
@@ -154,13 +175,13 @@ def ingest_kafka() -> None:
     """Take observations from CHIMATA_KAFKA_BOOTSTRAP into CHIMATA_DATABASE_URL."""
     from ingest import kafka
 
-    _run_ingestor(kafka.run)
+    _run_ingestor(kafka.run, Settings.from_environment())
 
 
-def _run_ingestor(run: Any) -> None:
+def _run_ingestor(run: Any, settings: Settings) -> None:
     """`ready` on standard output once messages are taken: `chimata up` waits for it."""
     _log_to_stderr()
-    run(Settings.from_environment(), lambda: say("ready"))
+    run(settings, lambda: say("ready"))
 
 
 def _log_to_stderr() -> None:
