@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import domains
-from api import auth, docs, live, observations, problems, sectors, static, things
+from api import auth, changes, docs, live, observations, problems, sectors, static, things
 from api.limits import BodyLimit, SecurityHeaders
 from consent.gate import Gate
 from core.settings import Settings
@@ -58,6 +58,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
     app.include_router(things.router, dependencies=signed_in)
     app.include_router(observations.router, dependencies=signed_in)
+    app.include_router(changes.router, dependencies=signed_in)
     app.include_router(docs.router)
     app.include_router(static.router())
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to extend

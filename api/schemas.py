@@ -221,6 +221,34 @@ class History(BaseModel):
     )
 
 
+class Change(BaseModel):
+    """A series that changed, and the span [from, to) to read again; `count` rows are new in it."""
+
+    thing: str
+    property: str
+    from_: datetime = Field(alias="from")
+    to: datetime
+    count: int
+
+
+class Changes(BaseModel):
+    """What changed after a cursor; `next` is where to go on, `complete`: nothing waits there."""
+
+    sector: str
+    changes: list[Change]
+    next: str
+    complete: bool
+
+    model_config = example(
+        sector="ports",
+        changes=[
+            {"thing": "431000001", "property": "heading", "from": MOMENT, "to": MOMENT, "count": 1}
+        ],
+        next="/v1/ports/changes?after=MTIuMC4w",
+        complete=True,
+    )
+
+
 class AccountRow(BaseModel):
     """What came from one gateway in one format; received = stored + duplicate + rejected + held."""
 
