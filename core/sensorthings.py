@@ -65,13 +65,15 @@ class Stream:
 class Numbers:
     """n numeric observations: `stream` indexes Decoded.streams; times are µs since 1970 UTC.
 
-    `quality` (here and below) is set by the check after decoding; None means all good.
+    `quality` (here and below) is set by the check after decoding; None means all good. `message`
+    is each row's index where several messages were decoded together; None means one message.
     """
 
     stream: NDArray[np.int32]
     phenomenon_time: NDArray[np.int64]
     result: NDArray[np.float64]
     quality: NDArray[np.int16] | None = None
+    message: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Categories:
     phenomenon_time: NDArray[np.int64]
     result: Sequence[str]
     quality: NDArray[np.int16] | None = None
+    message: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Positions:
     speed: NDArray[np.float64]
     course: NDArray[np.float64]
     quality: NDArray[np.int16] | None = None
+    message: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Documents:
     phenomenon_time: NDArray[np.int64]
     result: Sequence[bytes]
     quality: NDArray[np.int16] | None = None
+    message: NDArray[np.int32] | None = None
 
 
 Columns = Numbers | Categories | Positions | Documents
@@ -207,7 +212,7 @@ class ObservationsBuilder:
     """Collects single observations into columns; for formats that are not columnar themselves."""
 
     def __init__(self) -> None:
-        self._streams: dict[Stream, int] = {}
+        self._streams: dict[tuple[str, str, str | None], int] = {}
         self._numbers: list[tuple[int, int, float]] = []
         self._categories: list[tuple[int, int, str]] = []
         self._positions: list[tuple[int, int, float, float, float, float]] = []
@@ -232,17 +237,17 @@ class ObservationsBuilder:
         unit: str | None = None,
     ) -> None:
         """Append one observation; the result's Python type selects the kind."""
-        key = Stream(thing, observed_property, unit)
+        key = (thing, observed_property, unit)
         index = self._streams.setdefault(key, len(self._streams))
-        match result:
-            case bool() | int() | float():
-                self._numbers.append((index, phenomenon_time, float(result)))
-            case str():
-                self._categories.append((index, phenomenon_time, result))
-            case Position(longitude, latitude, speed, course):
-                self._positions.append((index, phenomenon_time, longitude, latitude, speed, course))
-            case _:
-                self._documents.append((index, phenomenon_time, canonical_json(result)))
+        if isinstance(result, int | float):
+            self._numbers.append((index, phenomenon_time, float(result)))
+        elif isinstance(result, str):
+            self._categories.append((index, phenomenon_time, result))
+        elif isinstance(result, Position):
+            place = (result.longitude, result.latitude, result.speed, result.course)
+            self._positions.append((index, phenomenon_time, *place))
+        else:
+            self._documents.append((index, phenomenon_time, canonical_json(result)))
 
     def describe(self, update: ThingUpdate) -> None:
         """Note what the message says of a Thing; a later one in the same message adds to it."""
@@ -266,6 +271,20 @@ class ObservationsBuilder:
     def reject(self, reason: str, detail: str, payload: bytes, item: int = 0) -> None:
         """Keep an undecodable item: `reason` is a slug, `detail` names the field and the fault."""
         self._rejected.append(Rejected(reason, detail, payload, item))
+
+    def sizes(self) -> tuple[int, int, int, int, int, int]:
+        """How many it holds now: numbers, categories, positions, documents, rejections, messages.
+
+        What differs between two calls came between them.
+        """
+        return (
+            len(self._numbers),
+            len(self._categories),
+            len(self._positions),
+            len(self._documents),
+            len(self._rejected),
+            self.messages,
+        )
 
     def build(self) -> Decoded:
         """The columns, in the order in which the observations were added."""
@@ -292,7 +311,7 @@ class ObservationsBuilder:
             stream, time, payloads = zip(*self._documents, strict=True)
             documents = Documents(np.array(stream, np.int32), np.array(time, np.int64), payloads)
         return Decoded(
-            streams=tuple(self._streams),
+            streams=tuple(Stream(*key) for key in self._streams),
             numbers=numbers,
             categories=categories,
             positions=positions,

@@ -18,6 +18,7 @@ from core.sensorthings import (
     DataClass,
     Decoded,
     Documents,
+    Heard,
     Numbers,
     Positions,
     Quality,
@@ -39,8 +40,7 @@ Verdict = tuple[str, str] | None
 
 def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max: float) -> Decoded:
     """The decoded message in declared units, quality flags set, impossible rows rejected."""
-    latest = received_at + int(future_seconds_max * MICROSECONDS)
-    checker = _Checker(sector, decoded.streams, latest)
+    checker = _Checker(sector, decoded.streams, _latest(received_at, future_seconds_max))
     documents = [] if decoded.documents is None else [decoded.documents]
     categories = decoded.categories
     if categories is not None:
@@ -58,8 +58,7 @@ def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max
         kept,
         streams=checker.streams,
         rejected=(*decoded.rejected, *checker.rejected),
-        # A Thing heard from the future would look alive until that time has come.
-        heard=tuple(heard for heard in decoded.heard if 0 <= heard.phenomenon_time <= latest),
+        heard=audible(decoded.heard, received_at, future_seconds_max),
         # An index holds no endless name, and the append would fail with all that came beside it.
         things=tuple(
             update
@@ -67,6 +66,19 @@ def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max
             if _name_fault("thing", update.thing, THING_CHARACTERS_MAX) is None
         ),
     )
+
+
+def audible(
+    heard: Sequence[Heard], received_at: int, future_seconds_max: float
+) -> tuple[Heard, ...]:
+    """A Thing heard from the future would look alive until that time has come: without those."""
+    latest = _latest(received_at, future_seconds_max)
+    return tuple(each for each in heard if 0 <= each.phenomenon_time <= latest)
+
+
+def _latest(received_at: int, future_seconds_max: float) -> int:
+    """The last phenomenon time that is no mistake of a clock, in µs."""
+    return received_at + int(future_seconds_max * MICROSECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,21 +305,20 @@ def _flags(columns: Numbers | Categories | Positions | Documents) -> NDArray[np.
     return columns.quality
 
 
-def take(columns: Columns, chosen: NDArray[np.bool_]) -> Columns:
-    """The rows of a mask, of whichever kind of columns."""
-    quality = None if columns.quality is None else columns.quality[chosen]
+def take(columns: Columns, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Columns:
+    """The rows at a mask or at indices, of whichever kind of columns."""
     values: dict[str, Any] = {}
-    for name in ("result", "longitude", "latitude", "speed", "course"):
+    for name in ("quality", "message", "result", "longitude", "latitude", "speed", "course"):
         column = getattr(columns, name, None)
         if isinstance(column, np.ndarray):
             values[name] = column[chosen]
         elif column is not None:
-            values[name] = [value for value, keep in zip(column, chosen, strict=True) if keep]
+            positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+            values[name] = [column[position] for position in positions.tolist()]
     return replace(
         columns,
         stream=columns.stream[chosen],
         phenomenon_time=columns.phenomenon_time[chosen],
-        quality=quality,
         **values,
     )
 
@@ -342,6 +353,7 @@ def _split_free_texts(
         free.phenomenon_time,
         [canonical_json(text) for text in free.result],
         free.quality,
+        free.message,
     )
     return (
         take(columns, chosen) if chosen.any() else None,
@@ -357,4 +369,10 @@ def _joined(parts: Sequence[Documents]) -> Documents | None:
         np.concatenate([p.phenomenon_time for p in parts]),
         [result for p in parts for result in p.result],
         None if all(p.quality is None for p in parts) else np.concatenate([*map(_flags, parts)]),
+        _messages(parts),
     )
+
+
+def _messages(parts: Sequence[Documents]) -> NDArray[np.int32] | None:
+    known = [p.message for p in parts if p.message is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

@@ -48,6 +48,12 @@ class Clocks:
     def hear(self, gateway: str, received_at: int, decoded: Decoded) -> None:
         """Take a sample of one message; one that names no time of its own says nothing."""
         newest = newest_time(decoded)
+        # A time to the very µs of the receipt is the receiver's own, given to what had none.
+        delay = None if newest in (None, received_at) else received_at - (newest or 0)
+        self.sample(gateway, received_at, delay)
+
+    def sample(self, gateway: str, received_at: int, delay_us: int | None) -> None:
+        """Take a sample; `delay_us` is None where no time was named."""
         with self._lock:
             known = self._heard.get(gateway)
             if known is None:
@@ -55,9 +61,8 @@ class Clocks:
                     return
                 known = self._heard[gateway] = _Gateway(received_at, received_at)
             known.last_at = max(known.last_at, received_at)
-            # A time to the very µs of the receipt is the receiver's own, given to what had none.
-            if newest is not None and newest != received_at:
-                known.take((received_at - newest) / MICROSECONDS)
+            if delay_us is not None:
+                known.take(delay_us / MICROSECONDS)
 
     def write(self, session: Session) -> None:
         """Write what was heard since the last time; the caller commits."""

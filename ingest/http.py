@@ -16,7 +16,7 @@ from core.sector import all_formats
 from core.settings import Settings
 from core.storage.message import Outcome
 from core.tokens import NAME, Principal, Role, Verifier
-from ingest.line import SEQ_MAX
+from ingest.decoding import SEQ_MAX
 from ingest.pipeline import Pipeline, Raw, Settled
 from ingest.receipts import as_json, ranges
 

@@ -1,33 +1,30 @@
 """One sector's line of two threads: decode and check, then store and settle, batch by batch."""
 
 import contextlib
-import hashlib
 import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-import domains
-from core.errors import CityError, brief
-from core.formats import DECODERS
-from core.sector import COMMON_FORMATS, Context, Sector
-from core.sensorthings import DataClass, Decoded, Rejected
+from core.errors import brief
+from core.sector import Sector
 from core.storage.figures import ProcessFigures
 from core.storage.latest import Flush
 from core.storage.ledger import Pending, Source, pending_row
 from core.storage.message import Message, Outcome
 from core.storage.observations import SectorStore
 from core.storage.pool import DatabaseRole, Session, open_session
-from core.tokens import NAME
-from ingest.check import check
+from ingest.decoding import Decoder, undecodable
+from ingest.faults import Fault, fault_of
+from ingest.raw import Raw, Run
 
 if TYPE_CHECKING:
-    from ingest.pipeline import Pipeline, Raw
+    from ingest.pipeline import Pipeline
 
 log = logging.getLogger("chimata.ingest")
 
@@ -38,20 +35,26 @@ FLUSH_RESTS = 4
 FLUSH_REST_SECONDS_MAX = 5.0
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 MESSAGES_AN_APPEND_MAX = 2_000
-SEQ_MAX = 2**53
 CANCEL_SECONDS = 6.0
 """Of the seconds that a stop may take: those left for an append that has to be cancelled."""
-REFUSALS_MAX = 2
-"""Times that the database may refuse a batch before it is split to find the message at fault."""
-REFUSED_CLASSES = ("21", "22", "23", "54")
-"""Classes of SQLSTATE that a message's content can cause; all others are the database's own state.
+PROBES_MAX = 32
+"""Appends of parts of a batch that may fail before it is believed that none of it can be stored."""
 
-Data exceptions, integrity violations and program limits (PostgreSQL, appendix A)."""
 
-UNKNOWN = Sector("unknown", "不明", "Unknown", DataClass.PERSONAL, (), ())
-"""Where rejections go that name no sector we have."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one message or run became, from its decoding until it is settled."""
 
-Batch = Sequence[tuple["Raw", Message]]
+    source: Raw | Run
+    messages: Sequence[Message]
+
+    @property
+    def rows(self) -> int:
+        """Observations and rejections: what the account has as received."""
+        return sum(message.decoded.received for message in self.messages)
+
+
+Batch = Sequence[Held]
 
 
 class Line:
@@ -61,13 +64,12 @@ class Line:
         self._pipeline = pipeline
         self._settings = pipeline.settings
         self._sector = sector
+        self._decoder = Decoder(sector, pipeline.settings, pipeline.clocks)
         self._store = SectorStore(sector)
-        self._memory: dict[Any, Any] = {}
-        self._raw: deque[Raw] = deque()
-        self._ready: deque[tuple[Raw, Message]] = deque()
+        self._raw: deque[Raw | Run] = deque()
+        self._ready: deque[Held] = deque()
         self._ready_rows = 0
         self._changed = threading.Condition()
-        self._received: Counter[Source] = Counter()
         self._held: Counter[Source] = Counter()
         self._version = 0
         self._told: Sequence[dict[str, Any]] = ()
@@ -86,9 +88,13 @@ class Line:
     def alive(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
-    def put(self, raw: "Raw") -> None:
+    def put(self, received: Raw | Run) -> None:
         with self._changed:
-            self._raw.append(raw)
+            last = self._raw[-1] if self._raw else None
+            # A run grows while it waits: under load the decoder gets few and long ones.
+            if isinstance(received, Run) and isinstance(last, Run) and last.join(received):
+                return
+            self._raw.append(received)
             self._changed.notify_all()
 
     def join(self, until: float) -> None:
@@ -107,12 +113,9 @@ class Line:
 
     def _pending(self, batch: Batch = ()) -> Pending:
         """What is decoded and not yet committed once this batch is; under the line's lock."""
-        received, held = Counter(self._received), Counter(self._held)
-        for _, message in batch:
-            source = message.source(self._sector.name)
-            received[source] -= message.decoded.received
-            held[source] -= message.decoded.received
-        rows = [pending_row(source, n, held[source]) for source, n in received.items() if n]
+        held = Counter(self._held)
+        self._count(batch, -1, held)
+        rows = [pending_row(source, n, n) for source, n in held.items() if n]
         version = self._version + (1 if batch else 0)
         return Pending(self._pipeline.process, self._sector.name, version, rows)
 
@@ -137,7 +140,7 @@ class Line:
             flush.write(session)
             session.commit()
         except Exception as error:
-            if _is_away(error):
+            if fault_of(error) is Fault.AWAY:
                 raise
             # It would fail for ever, and no newer value would be seen: leave these out.
             log.exception("latest values of %s cannot be written", self._sector.name)
@@ -146,8 +149,6 @@ class Line:
         rest = min(max(FLUSH_SECONDS, FLUSH_RESTS * took), FLUSH_REST_SECONDS_MAX)
         self._flush_after = began + took + rest
         self._flush = None
-
-    # -- decode ---------------------------------------------------------------------------------
 
     def _decode_all(self) -> None:
         stopping = self._pipeline.stopping
@@ -160,74 +161,31 @@ class Line:
                     self._changed.wait(0.5)
                 if stopping.is_set():
                     return
-                raw = self._raw.popleft()
+                received = self._raw.popleft()
             started = time.perf_counter()
-            message = self._message(raw)
+            held = Held(received, self._decoder.messages(received))
             self.figures.decode_seconds += time.perf_counter() - started
-            self.figures.decoded += 1
+            self.figures.decoded += 1 if isinstance(received, Raw) else len(received)
             with self._changed:
-                self._count([(raw, message)], 1)
-                self._ready.append((raw, message))
-                self._ready_rows += message.decoded.received
+                self._count([held], 1, self._held)
+                self._ready.append(held)
+                self._ready_rows += held.rows
                 self._changed.notify_all()
-
-    def _message(self, raw: "Raw") -> Message:
-        gateway = raw.gateway if NAME.fullmatch(raw.gateway) else UNKNOWN.name
-        identity, fault = _identity(raw)
-        fault = raw.refuse or fault
-        decoded = _undecodable(raw, *fault) if fault is not None else self._decoded(raw)
-        if not decoded.received and not decoded.messages:
-            decoded = replace(decoded, messages=1, unchanged=1)
-        return Message(
-            gateway,
-            raw.format if raw.format.isprintable() and len(raw.format) < 100 else "unknown",  # noqa: PLR2004
-            raw.channel,
-            raw.received_at,
-            raw.payload,
-            hashlib.sha256(raw.payload).digest(),
-            decoded,
-            *identity,
-        )
-
-    def _decoded(self, raw: "Raw") -> Decoded:
-        """Decode and check; whatever a decoder does wrong ends as a rejection of this message."""
-        if self._sector is UNKNOWN:
-            return _undecodable(raw, "unknown-sector", f"sector: there is no {raw.sector!r}")
-        context = Context(raw.gateway, raw.received_at, self._memory)
-        try:
-            if len(raw.payload) > self._settings.body_bytes_max:
-                limit = self._settings.body_bytes_max
-                return _undecodable(raw, "too-large", f"payload: over {limit} bytes")
-            if raw.format in self._sector.formats:
-                decode = domains.load(self._sector.name, "decode").decode
-                derive = domains.load(self._sector.name, "rules").derive
-                decoded = derive(decode(raw.format, raw.payload, context))
-            elif raw.format in COMMON_FORMATS:
-                decoded = DECODERS[raw.format](raw.payload, context)
-            else:
-                detail = f"format: {self._sector.name} takes no {raw.format!r}"
-                return _undecodable(raw, "unknown-format", detail)
-            self._pipeline.clocks.hear(raw.gateway, raw.received_at, decoded)
-            return check(self._sector, decoded, raw.received_at, self._settings.future_seconds_max)
-        except Exception as error:
-            log.exception("decoder of %s/%s failed", self._sector.name, raw.format)
-            return _undecodable(raw, "decoder-error", f"{type(error).__name__}: {error}")
 
     # -- store ----------------------------------------------------------------------------------
 
     def _store_all(self) -> None:
         stopping = self._pipeline.stopping
-        session: Session | None = None
         while True:
             batch = self._next_batch()
             if batch:
-                session = self._store_batch(session, batch)
+                self._store_batch(batch)
             if self._flush is None and time.monotonic() >= self._flush_after:
                 self._flush = self._store.drain()
             if stopping.is_set():
                 break
-        if session is not None:
-            session.close()
+        if self._session is not None:
+            self._session.close()
 
     def _next_batch(self) -> Batch:
         """Wait for a message, then a moment for its followers; [] after a short while of none."""
@@ -244,118 +202,177 @@ class Line:
                 and not self._pipeline.stopping.is_set()
             ):
                 self._changed.wait(left)
-            batch: list[tuple[Raw, Message]] = []
-            rows = 0
-            while self._ready and len(batch) < MESSAGES_AN_APPEND_MAX:
-                size = self._ready[0][1].decoded.received
-                if batch and rows + size > self._settings.batch_rows_max:
-                    break
-                batch.append(self._ready.popleft())
-                rows += size
-            self._ready_rows -= rows
-            self._changed.notify_all()
-            return batch
+            return self._take_ready()
 
-    def _store_batch(self, session: Session | None, batch: Batch) -> Session | None:
+    def _take_ready(self) -> Batch:
+        """As much of what is ready as one append takes; under the line's lock."""
+        batch: list[Held] = []
+        rows = messages = 0
+        while self._ready:
+            first = self._ready[0]
+            rows, messages = rows + first.rows, messages + len(first.messages)
+            if batch and (
+                rows > self._settings.batch_rows_max or messages > MESSAGES_AN_APPEND_MAX
+            ):
+                break
+            batch.append(self._ready.popleft())
+            self._ready_rows -= first.rows
+        self._changed.notify_all()
+        return batch
+
+    def _store_batch(self, batch: Batch) -> None:
         """Store until it is stored; a database that is away is waited for, whatever it takes."""
-        tried, failures, refusals = batch, 0, 0
-        while not self._pipeline.stopping.is_set():
+        failures = 0
+        while batch and not self._pipeline.stopping.is_set():
+            batch, error = self._try(batch)
+            if not batch or error is None:
+                return
+            failures = self._wait(failures, batch, error)
+            if len(batch) < PROBES_MAX:
+                with self._changed:  # those behind may tell whose fault it is
+                    batch = [*batch, *self._take_ready()]
+
+    def _wait(self, failures: int, batch: Batch, error: Exception) -> int:
+        """Hold a batch for a while, longer each time; the next append takes a new connection."""
+        log.warning("storage is away, holding %d messages: %s", len(batch), brief(error))
+        if self._session is not None:
+            self._session.close()
+        self.figures.storage_failures += 1
+        self._pipeline.stopping.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+        return failures + 1
+
+    def _try(self, batch: Batch) -> tuple[Batch, Exception | None]:
+        """Store a batch, halving what fails; what has to wait, and for which error.
+
+        What the database refuses for its content is rejected once it is alone. Where the error
+        does not say whose fault it is, the others do: if some of them can be stored, it is the
+        message's; if none can, it is the database's, and all wait.
+        """
+        parts: list[Batch] = [batch]
+        doubtful: list[tuple[Batch, Exception]] = []
+        stored, failed = False, 0
+        error: Exception | None = None
+        while parts and not self._pipeline.stopping.is_set():
+            part = parts.pop()
+            error = self._append(part)
+            if error is not None and not self._pipeline.stopping.is_set():
+                # Once more: another process may have taken the same identity meanwhile.
+                error = self._append(part)
+            if error is not None and self._pipeline.stopping.is_set():
+                break
+            if error is None:
+                stored = stored or any(m.decoded.observations for h in part for m in h.messages)
+                continue
+            fault, failed = fault_of(error), failed + 1
+            if fault is Fault.UNCLEAR and not stored and failed > PROBES_MAX:
+                return _joined([part, *reversed(parts), *(each for each, _ in doubtful)]), error
+            if halves := self._halves(part):
+                parts += reversed(halves)
+            elif fault is Fault.UNCLEAR:
+                doubtful.append((part, error))
+            elif again := self._reject(part, error):
+                return _joined([part, *reversed(parts), *(each for each, _ in doubtful)]), again
+        if doubtful and not stored:
+            return _joined([*reversed(parts), *(each for each, _ in doubtful)]), doubtful[0][1]
+        while doubtful:
+            if again := self._reject(*doubtful[-1]):
+                return _joined([each for each, _ in doubtful]), again
+            doubtful.pop()
+        return [], None
+
+    def _append(self, batch: Batch) -> Exception | None:
+        """Append and settle, however long the database is away; the error of what it refuses.
+
+        After a lost connection it must be this very batch again: see SectorStore.append.
+        """
+        failures = 0
+        while True:
             try:
-                if session is None or session.closed:
-                    session = open_session(self._settings.database_url, DatabaseRole.INGEST)
-                    self._session = session
-                with self._changed:
-                    pending = self._pending(tried)
-                started = time.perf_counter()
-                outcomes = self._store.append(session, [message for _, message in tried], pending)
-                self.figures.append_seconds.observe(time.perf_counter() - started)
+                self._append_once(batch)
             except Exception as error:  # noqa: BLE001 - else the sector would stand still unseen
-                away = _is_away(error)
-                refusals += not away
-                if not away and refusals < REFUSALS_MAX:
-                    continue  # another process may have taken the same identity meanwhile
-                if not away and len(batch) > 1:
-                    return self._store_halves(session, batch)
-                if not away and tried is batch:
-                    tried = self._swap(batch, self._as_refused(*batch[0], error))
-                    continue
-                # It is away; or it refuses a mere rejection, so that the message is not at fault.
-                tried, refusals = self._swap(tried, batch), 0
-                log.warning("storage is away, holding %d messages: %s", len(batch), brief(error))
-                if session is not None:
-                    session.close()
-                self.figures.storage_failures += 1
-                self._pipeline.stopping.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
-                failures += 1
+                away = fault_of(error) is Fault.AWAY
+                if not away or self._pipeline.stopping.is_set():
+                    return error
+                failures = self._wait(failures, batch, error)
             else:
-                self._settle(tried, outcomes, pending)
-                return session
-        return session
+                return None
 
-    def _store_halves(self, session: Session | None, batch: Batch) -> Session | None:
-        """The database refuses something in it: halve until the message at fault is alone."""
-        middle = len(batch) // 2
-        session = self._store_batch(session, batch[:middle])
-        return self._store_batch(session, batch[middle:])
+    def _append_once(self, batch: Batch) -> None:
+        if self._session is None or self._session.closed:
+            self._session = open_session(self._settings.database_url, DatabaseRole.INGEST)
+        with self._changed:
+            pending = self._pending(batch)
+        messages = [message for held in batch for message in held.messages]
+        started = time.perf_counter()
+        outcomes = self._store.append(self._session, messages, pending)
+        self.figures.append_seconds.observe(time.perf_counter() - started)
+        self._settle(batch, outcomes, pending)
 
-    def _as_refused(self, raw: "Raw", message: Message, error: Exception) -> Batch:
-        """The message as one rejection with its payload, still counting its native messages."""
+    def _halves(self, batch: Batch) -> Sequence[Batch]:
+        """A batch as two, a run as two of its own; () where a message is alone."""
+        if len(batch) > 1:
+            return batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        source = batch[0].source
+        if isinstance(source, Raw) or len(source) == 1:
+            return ()
+        halves = [Held(run, self._decoder.messages(run)) for run in source.halves()]
+        self._swap(batch, halves)
+        return [[held] for held in halves]
+
+    def _reject(self, alone: Batch, error: Exception) -> Exception | None:
+        """Store one message as a rejection, still counting its native messages.
+
+        The error if even that is refused: then the message is not at fault.
+        """
         self.figures.refusals += 1
+        (held,) = alone
+        (message,) = held.messages
         log.error("storage refuses a message of %s", message.gateway, exc_info=error)
-        lost = _undecodable(raw, "storage-refused", brief(error))
+        raw = held.source.alone(0) if isinstance(held.source, Run) else held.source
+        lost = undecodable(raw, "storage-refused", brief(error))
         lost = replace(lost, messages=max(1, message.decoded.messages))
-        return [(raw, replace(message, decoded=lost))]
+        rejection = [Held(held.source, [replace(message, decoded=lost)])]
+        self._swap(alone, rejection)
+        again = self._append(rejection)
+        if again is not None:
+            self._swap(rejection, alone)
+        return again
 
-    def _swap(self, before: Batch, after: Batch) -> Batch:
+    def _swap(self, before: Batch, after: Batch) -> None:
         """Hold `after` in the place of `before`."""
         with self._changed:
-            self._count(before, -1)
-            self._count(after, 1)
-        return after
+            self._count(before, -1, self._held)
+            self._count(after, 1, self._held)
 
-    def _count(self, batch: Batch, sign: int) -> None:
+    def _count(self, batch: Batch, sign: int, held: Counter[Source]) -> None:
         """Add to (1) or take from (-1) what is held; the caller has the lock."""
-        for _, message in batch:
-            source = message.source(self._sector.name)
-            self._received[source] += sign * message.decoded.received
-            self._held[source] += sign * message.decoded.received
+        for each in batch:
+            for message in each.messages:
+                source = message.source(self._sector.name)
+                held[source] += sign * message.decoded.received
 
     def _settle(self, batch: Batch, outcomes: Sequence[Outcome], pending: Pending) -> None:
         with self._changed:
             self._version, self._told = pending.version, pending.rows
-            self._count(batch, -1)
-        self._pipeline.budget.release(sum(raw.size for raw, _ in batch))
-        settled = [(raw, outcome) for (raw, _), outcome in zip(batch, outcomes, strict=True)]
+            self._count(batch, -1, self._held)
+        self._pipeline.budget.release(sum(held.source.size for held in batch))
+        left = iter(outcomes)
+        settled, runs = [], []
+        for held in batch:
+            became = [next(left) for _ in held.messages]
+            if isinstance(held.source, Raw):
+                settled.append((held.source, became[0]))
+            else:
+                runs.append(held.source)
         try:
-            self._pipeline.settle(settled)
+            if settled:
+                self._pipeline.settle(settled)
+            if runs:
+                self._pipeline.settle_runs(runs)
         except Exception:
             # The rows are committed: a sender that hears nothing sends again, as a duplicate.
-            log.exception("%d stored messages could not be acknowledged", len(batch))
+            log.exception("%d stored messages could not be acknowledged", len(outcomes))
 
 
-def _is_away(error: Exception) -> bool:
-    """Whether the database's state is at fault, and not what it was asked to store."""
-    if not isinstance(error, psycopg.Error | CityError):
-        return False
-    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
-        return False
-    return not str(getattr(error, "sqlstate", None)).startswith(REFUSED_CLASSES)
-
-
-def _undecodable(raw: "Raw", reason: str, detail: str) -> Decoded:
-    return Decoded(rejected=(Rejected(reason, detail, raw.payload),), messages=1)
-
-
-def _identity(raw: "Raw") -> tuple[tuple[str | None, int | None], tuple[str, str] | None]:
-    """The batch identity, or the fault of one that is not of the right form."""
-    if not NAME.fullmatch(raw.gateway):
-        return (None, None), ("bad-identity", f"gateway: {raw.gateway!r} must match {NAME.pattern}")
-    if raw.boot is None and raw.seq is None:
-        return (None, None), None
-    if raw.boot is None or not NAME.fullmatch(raw.boot):
-        return (None, None), ("bad-identity", f"boot: {raw.boot!r} must match {NAME.pattern}")
-    if raw.seq is None or not raw.seq.isascii() or not raw.seq.isdecimal():
-        return (None, None), ("bad-identity", f"seq: {raw.seq!r} must be a decimal integer")
-    if len(raw.seq) > 16 or int(raw.seq) >= SEQ_MAX:  # noqa: PLR2004 - 2**53 has 16 digits
-        return (None, None), ("bad-identity", f"seq: must be below {SEQ_MAX}")
-    return (raw.boot, int(raw.seq)), None
+def _joined(parts: Sequence[Batch]) -> Batch:
+    return [held for part in parts for held in part]

@@ -4,7 +4,7 @@ import logging
 import signal
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -13,9 +13,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from core.clock import now_us
 from core.errors import CityError, invalid
 from core.settings import Settings
-from ingest.pipeline import Pipeline, Raw, Settled
+from ingest.decoding import runs_of
+from ingest.mqtt_client import BulkClient, Publish
+from ingest.pipeline import Pipeline, Raw, Run, Settled
 from ingest.receipts import receipts
 
 log = logging.getLogger("chimata.ingest.mqtt")
@@ -26,11 +29,15 @@ RECEIPT_TOPIC = "chimata/v1/receipts/{gateway}"
 SHARE = "$share/chimata/"
 SESSION_SECONDS = 7 * 24 * 3600
 KEEPALIVE_SECONDS = 30
-RECEIVE_MAXIMUM = 1_000
+RECEIVE_MAXIMUM = 10_000
 """Messages the broker may have under way to us; more only wait in our socket."""
 RECONNECT_SECONDS = (1, 5)
 QOS = 1
 LEVELS_LOOSE, LEVELS_IDENTIFIED = 5, 7
+RUN_PAYLOAD_BYTES_MAX = 4_096
+TOPICS_KNOWN_MAX = 100_000
+Names = tuple[str, str, str]
+"""Sector, gateway and format of a topic."""
 
 
 class MqttIngestor:
@@ -39,17 +46,19 @@ class MqttIngestor:
     def __init__(self, settings: Settings, on_ready: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
         self._on_ready = on_ready
-        self._pipeline = Pipeline(settings, self._settle)
+        self._pipeline = Pipeline(settings, self._settle, self._settle_runs)
+        self._runs: dict[bytes, Names | None] = {}
+        self._received_at = 0
         self._session = 0
         self._subscribing: set[int | None] = set()
         self._client = self._make_client()
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self) -> BulkClient:
         url = urlsplit(self._settings.mqtt_url)
         if url.scheme not in ("mqtt", "mqtts") or not url.hostname:
             raise invalid("CHIMATA_MQTT_URL", "must be mqtt://HOST:PORT or mqtts://HOST:PORT")
         modern = self._settings.mqtt_version == MQTTProtocolVersion.MQTTv5
-        client = paho.Client(
+        client = BulkClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._settings.mqtt_client_id,
             protocol=MQTTProtocolVersion(self._settings.mqtt_version),
@@ -67,6 +76,7 @@ class MqttIngestor:
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribed
         client.on_message = self._received
+        client.on_publishes = self._received_many
         return client
 
     def start(self) -> None:
@@ -122,15 +132,61 @@ class MqttIngestor:
         raw = as_raw(message, (self._session, message.mid, message.qos))
         self._pipeline.submit(raw)  # waits while full: the socket, then the broker hold the rest
 
+    def _received_many(self, published: list[Publish]) -> None:
+        """As `_received`; loose messages that follow each other go on as one run."""
+        run: Run | None = None
+        # No two times alike: a repeat of (Thing, property, time) would be a correction.
+        self._received_at = max(now_us(), self._received_at + 1)
+        for topic, mid, payload in published:
+            names = self._run_names(topic) if len(payload) <= RUN_PAYLOAD_BYTES_MAX else None
+            if run is not None and (
+                names is None or (run.sector, run.format) != (names[0], names[2])
+            ):
+                self._pipeline.submit(run)
+                run = None
+            if names is not None:
+                run = run or Run("mqtt", names[0], names[2], self._session)
+                run.add(names[1], payload, self._received_at, mid)
+                self._received_at += 1
+                continue
+            message = paho.MQTTMessage(int.from_bytes(mid), topic)
+            message.payload, message.qos = payload, QOS
+            self._received(self._client, None, message)
+        if run is not None:
+            self._pipeline.submit(run)
+
+    def _run_names(self, topic: bytes) -> Names | None:
+        """What the topic of a loose message says, where such a message may be part of a run."""
+        if topic not in self._runs:
+            if topic.count(b"/") != LEVELS_LOOSE - 1:
+                return None
+            sector, gateway, form = topic.decode("utf-8", "replace").split("/")[2:]
+            if len(self._runs) >= TOPICS_KNOWN_MAX:
+                self._runs.clear()
+            fits = runs_of(sector, gateway, form)
+            self._runs[topic] = (sector, gateway, form) if fits else None
+        return self._runs[topic]
+
+    # -- from the pipeline's threads, after each commit --------------------------------------------
+
     def _settle(self, settled: Settled) -> None:
         try:
             for gateway, payload in receipts(settled):
                 self._client.publish(RECEIPT_TOPIC.format(gateway=gateway), payload, qos=QOS)
         finally:
+            mids = []
             for raw, _ in settled:
                 session, mid, qos = raw.tag
-                if qos and session == self._session:
+                if session == self._session and qos == QOS:
+                    mids.append(mid.to_bytes(2))
+                elif session == self._session:
                     self._client.ack(mid, qos)
+            self._client.acknowledge(mids)
+
+    def _settle_runs(self, runs: Sequence[Run]) -> None:
+        self._client.acknowledge(
+            [mid for run in runs if run.tag == self._session for mid in run.tags]
+        )
 
 
 def as_raw(message: paho.MQTTMessage, tag: Any) -> Raw:

@@ -11,48 +11,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-import domains
-from core.clock import now_us
-from core.sector import Sector
 from core.settings import Settings
 from core.storage.figures import ProcessFigures
 from core.storage.ledger import new_process
-from core.storage.message import Outcome
 from core.storage.pool import Session
 from ingest.clocks import Clocks
-from ingest.line import UNKNOWN, Line
+from ingest.decoding import sector_of
+from ingest.line import Line
+from ingest.raw import Raw, Run, Settled
 from ingest.upkeep import Keeper, Maintainer, Roller
+
+__all__ = ["Budget", "Pipeline", "Raw", "Run", "Settled"]
 
 TELL_SECONDS = 10.0
 """Between what is told of gateways' clocks and of this process's figures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """One message as a channel received it; `tag` is the channel's own, for settling it."""
-
-    channel: str
-    sector: str
-    gateway: str
-    format: str
-    payload: bytes
-    boot: str | None = None
-    seq: str | None = None
-    tag: Any = None
-    received_at: int = field(default_factory=now_us)
-    refuse: tuple[str, str] | None = None
-    """(reason, detail) where the channel itself found that the message must not be taken."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that a message costs while it is held; the constant is for its objects."""
-        return len(self.payload) + 1024
-
-
-Settled = Sequence[tuple[Raw, Outcome]]
 
 
 class Budget:
@@ -96,12 +69,21 @@ class Budget:
 
 
 class Pipeline:
-    """Takes messages of one process; `settle` is called from its threads, after each commit."""
+    """Takes messages of one process; `settle` is called from its threads, after each commit.
 
-    def __init__(self, settings: Settings, settle: Callable[[Settled], None]) -> None:
+    So is `settle_runs`, by channels that submit runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        settle: Callable[[Settled], None],
+        settle_runs: Callable[[Sequence[Run]], None] = lambda runs: None,
+    ) -> None:
         self.settings = settings
         self.process = new_process()
         self.settle = settle
+        self.settle_runs = settle_runs
         self.budget = Budget(settings.queue_bytes_max)
         self.stopping = threading.Event()
         self.clocks = Clocks()
@@ -120,8 +102,8 @@ class Pipeline:
         self._maintainer.start()
         self._roller.start()
 
-    def submit(self, raw: Raw, wait_seconds_max: float = math.inf) -> bool:
-        """Take a message, waiting while the pipeline is full; False if it did not take it.
+    def submit(self, raw: Raw | Run, wait_seconds_max: float = math.inf) -> bool:
+        """Take a message or a run, waiting while the pipeline is full; False if it did not take it.
 
         That is so once it is stopping, or when there was no room for `wait_seconds_max`.
         """
@@ -134,11 +116,11 @@ class Pipeline:
 
     def _line(self, sector: str) -> Line:
         """The sector's line; HTTP submits from many threads, and a second line would be lost."""
-        name = sector if sector in domains.names() else UNKNOWN.name
+        known = sector_of(sector)
         with self._opening:
-            if name not in self._lines:
-                self._lines[name] = Line(self, _sector(name))
-            return self._lines[name]
+            if known.name not in self._lines:
+                self._lines[known.name] = Line(self, known)
+            return self._lines[known.name]
 
     def _all_lines(self) -> list[Line]:
         return list(self._lines.values())
@@ -168,7 +150,3 @@ class Pipeline:
         for thread in (self._keeper, self._maintainer, self._roller):
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
-
-
-def _sector(name: str) -> Sector:
-    return UNKNOWN if name == UNKNOWN.name else domains.sector(name)

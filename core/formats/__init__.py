@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from core.sector import Context
-from core.sensorthings import Decoded
+from core.sensorthings import Decoded, ObservationsBuilder
 
 Decoder = Callable[[bytes, Context], Decoded]
+Reader = Callable[[bytes, Context, ObservationsBuilder], None]
 
 
 def _senml_json(payload: bytes, context: Context) -> Decoded:
@@ -39,3 +40,15 @@ DECODERS: dict[str, Decoder] = {
     "json": _json,
     "arrow": _arrow,
 }
+
+
+def reader(format: str) -> Reader | None:
+    """How small messages of a format are decoded together, into one builder; None: one by one."""
+    from core.formats import plain, senml
+
+    readers: dict[str, Reader] = {
+        "senml-json": senml.read_json,
+        "senml-cbor": senml.read_cbor,
+        "json": plain.read,
+    }
+    return readers.get(format)

@@ -60,13 +60,19 @@ def encode(observations: Sequence[Mapping[str, Any]]) -> bytes:
 def decode(payload: bytes, context: Context) -> Decoded:
     """Every item is one message; an item that cannot be read is a rejection naming its field."""
     builder = ObservationsBuilder()
+    read(payload, context, builder)
+    return builder.build()
+
+
+def read(payload: bytes, context: Context, builder: ObservationsBuilder) -> None:
+    """Decode into a builder, which may hold what other messages had."""
     try:
         items = _items(payload)
     except _FAILURES as error:
-        builder.messages = 1
+        builder.messages += 1
         builder.reject("invalid-json", f"not observations in JSON: {error}", payload)
-        return builder.build()
-    builder.messages = len(items)
+        return
+    builder.messages += len(items)
     for number, item in enumerate(items):
         try:
             _add(builder, _ITEM.decode(item) if isinstance(item, msgspec.Raw) else item, context)
@@ -74,7 +80,6 @@ def decode(payload: bytes, context: Context) -> Decoded:
             builder.reject(error.reason, str(error), _bytes(item), number)
         except _FAILURES as error:
             builder.reject("invalid-item", str(error), _bytes(item), number)
-    return builder.build()
 
 
 def _items(payload: bytes) -> Sequence[Item | msgspec.Raw]:

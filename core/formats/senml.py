@@ -114,12 +114,26 @@ class Resolved(NamedTuple):
 
 def decode_json(payload: bytes, context: Context) -> Decoded:
     """A JSON pack (RFC 8428, 5). Never raises: what cannot be read becomes a rejection."""
-    return _decode(payload, context, _json_items)
+    builder = ObservationsBuilder()
+    read_json(payload, context, builder)
+    return builder.build()
 
 
 def decode_cbor(payload: bytes, context: Context) -> Decoded:
     """A CBOR pack (RFC 8428, 6). Never raises: what cannot be read becomes a rejection."""
-    return _decode(payload, context, _cbor_items)
+    builder = ObservationsBuilder()
+    read_cbor(payload, context, builder)
+    return builder.build()
+
+
+def read_json(payload: bytes, context: Context, builder: ObservationsBuilder) -> None:
+    """Decode a JSON pack into a builder, which may hold what other packs had."""
+    _read(payload, context, builder, _json_items)
+
+
+def read_cbor(payload: bytes, context: Context, builder: ObservationsBuilder) -> None:
+    """Decode a CBOR pack into a builder, which may hold what other packs had."""
+    _read(payload, context, builder, _cbor_items)
 
 
 def encode_json(records: Sequence[Record]) -> bytes:
@@ -152,17 +166,20 @@ def _base64_bytes(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
-def _decode(payload: bytes, context: Context, parse: Callable[[bytes], list[Item]]) -> Decoded:
-    builder = ObservationsBuilder()
+def _read(
+    payload: bytes,
+    context: Context,
+    builder: ObservationsBuilder,
+    parse: Callable[[bytes], list[Item]],
+) -> None:
     try:
         items = parse(payload)
         _check_pack(items)
     except PackError as error:
-        builder.messages = 1
+        builder.messages += 1
         builder.reject(error.reason, str(error), payload)
-        return builder.build()
+        return
     _Pack(builder, context.received_at).read(items)
-    return builder.build()
 
 
 # --- from bytes to records ------------------------------------------------------------------------
