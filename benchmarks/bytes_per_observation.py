@@ -2,7 +2,7 @@
 
 Field stations report irregularly (a nominal 10 s, jitter and gaps, millisecond times) what real
 instruments tell: temperature and wind to 0.1, soil moisture to 0.01, battery voltage to 0.001. The
-rows go through check and append as an ingestor's do. Full precision (every bit of the mantissa is
+rows go through the store's append as an ingestor's do. Full precision (every bit of the mantissa is
 noise) is reported beside the declared resolution.
 """
 
@@ -22,7 +22,6 @@ from benchmarks.stack import databases
 from core.sensorthings import Decoded, Numbers, Stream
 from core.storage.message import Message
 from core.storage.observations import SectorStore
-from ingest.check import check
 
 ROWS = 4_000_000
 STATIONS = 50
@@ -69,7 +68,7 @@ def readings(
 
 
 def fill(url: str, count: int, *, full_precision: bool) -> None:
-    """Everything through check and append, a few readings of every stream at a time."""
+    """Everything through the store's append, a few readings of every stream at a time."""
     streams, moments, results = readings(count, full_precision=full_precision)
     store = SectorStore(SECTOR)
     with psycopg.connect(url) as connection:
@@ -82,7 +81,7 @@ def fill(url: str, count: int, *, full_precision: bool) -> None:
                 index.astype(np.int32).ravel(), moments[:, part].ravel(), results[:, part].ravel()
             )
             now = time.time_ns() // 1000
-            decoded = check(SECTOR, Decoded(streams, numbers, messages=1), now, 0)
+            decoded = Decoded(streams, numbers, messages=1)
             digest = hashlib.sha256(str(number).encode()).digest()
             message = Message("bench", "arrow", "bench", now, b"", digest, decoded, "bytes", number)
             store.append(connection, [message])

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from core.clock import MICROSECONDS, to_iso
 from core.errors import CityError
 from core.remembered import STREAMS_MAX, STREAMS_MIN, Remembered
-from core.resolution import UNDECLARED, groomed
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import (
     Categories,
@@ -92,7 +91,6 @@ class _Rule:
     offset: float = 0.0
     low: float = -np.inf
     high: float = np.inf
-    decimals: int = UNDECLARED
 
 
 @lru_cache(maxsize=4096)
@@ -117,20 +115,13 @@ def _rule(sector: Sector, kind: ResultKind, observed_property: str, unit: str | 
 def _reading(declared: ObservedProperty, unit: str | None) -> _Rule:
     low = -np.inf if declared.minimum is None else declared.minimum
     high = np.inf if declared.maximum is None else declared.maximum
-    decimals = UNDECLARED if declared.decimals is None else declared.decimals
     if declared.kind is not ResultKind.NUMBER or unit in (None, declared.unit):
-        return _Rule(unit=unit, low=low, high=high, decimals=decimals)
+        return _Rule(unit=unit, low=low, high=high)
     try:
         factor, offset = conversion(str(unit), declared.unit)
     except CityError as error:
         return _Rule(("bad-unit", str(error)))
-    return _Rule(None, True, declared.unit, factor, offset, low, high, decimals)
-
-
-def _common(decimals: NDArray[np.int8]) -> NDArray[np.int8] | None:
-    if (decimals == UNDECLARED).all():
-        return None
-    return decimals[0] if (decimals == decimals[0]).all() else decimals
+    return _Rule(None, True, declared.unit, factor, offset, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +137,6 @@ class _Reading:
     offset: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    decimals: NDArray[np.int8] | None
-    """One number where all streams have the same; None where none is declared."""
     converted: tuple[Stream, ...] | None
     """The streams in their declared units, where that changes any."""
 
@@ -177,7 +166,6 @@ def _reading_of(sector: Sector, streams: Sequence[Stream], kind: ResultKind) -> 
             replace(stream, unit=rule.unit) if rule.factor != 1 or rule.offset else stream
             for stream, rule in zip(streams, rules, strict=True)
         )
-    decimals = np.array([rule.decimals for rule in rules], np.int8)
     reading = _Reading(
         sector,
         streams,
@@ -188,7 +176,6 @@ def _reading_of(sector: Sector, streams: Sequence[Stream], kind: ResultKind) -> 
         offset=np.array([rule.offset for rule in rules]),
         low=np.array([rule.low for rule in rules]),
         high=np.array([rule.high for rule in rules]),
-        decimals=_common(decimals),
         converted=converted,
     )
     return reading if len(streams) < STREAMS_MIN else _known.put(key, reading, len(streams))
@@ -211,7 +198,7 @@ class _Checker:
         return tuple(self._converted or self._named)
 
     def numbers(self, columns: Numbers | None) -> Numbers | None:
-        """Convert to the declared unit and resolution, flag what is out of the plausible range."""
+        """Convert to the declared unit and flag what is out of the plausible range."""
         if columns is None:
             return None
         reading = _reading_of(self._sector, self._named, ResultKind.NUMBER)
@@ -234,10 +221,6 @@ class _Checker:
         quality = columns.quality
         if outside.any():
             quality = _flags(columns) | np.where(outside, Quality.OUT_OF_RANGE, 0).astype(np.int16)
-        if reading.decimals is not None:
-            same = reading.decimals.ndim == 0
-            decimals = reading.decimals if same else reading.decimals[columns.stream]
-            result = groomed(result, decimals)
         return replace(columns, result=result, quality=quality)
 
     def positions(self, columns: Positions | None) -> Positions | None:

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from core.resolution import UNDECLARED
 from core.sector import Sector
 from core.sensorthings import DataClass, ResultKind, Stream, ThingUpdate
 
 Session = Connection[tuple[Any, ...]]
 
 SELECT_DATASTREAMS = """
-SELECT d.id, t.id, t.key, d.property, d.kind, d.unit, d.data_class
+SELECT d.id, t.id, t.key, d.property, d.kind, d.unit, d.data_class, d.decimals
 FROM datastream d JOIN thing t ON t.id = d.thing_id WHERE t.sector = %(sector)s AND d.id > %(after)s
 """
 # How results are read back goes by the newest declaration (core/resolution.py).
@@ -39,7 +40,7 @@ JOIN thing t ON t.sector = %(sector)s AND t.key = n.key
 ON CONFLICT (thing_id, property) DO NOTHING
 """
 SELECT_NAMED = """
-SELECT d.id, t.id, t.key, d.property, d.kind, d.unit, d.data_class
+SELECT d.id, t.id, t.key, d.property, d.kind, d.unit, d.data_class, d.decimals
 FROM unnest(%(keys)s::text[], %(properties)s::text[]) AS n (key, property)
 JOIN thing t ON t.sector = %(sector)s AND t.key = n.key
 JOIN datastream d ON d.thing_id = t.id AND d.property = n.property
@@ -93,6 +94,7 @@ class Catalogue:
     _classes: dict[str, str | None] = field(default_factory=dict)
     thing_of: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     personal: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    decimals: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
 
     def load(self, connection: Session) -> None:
         """Read every Datastream of the sector."""
@@ -130,12 +132,14 @@ class Catalogue:
             extra = max(needed, self.size * 2) - self.size
             self.thing_of = np.concatenate([self.thing_of, np.zeros(extra, np.int32)])
             self.personal = np.concatenate([self.personal, np.zeros(extra, np.bool_)])
-        for identity, thing_id, key, name, kind, unit, data_class in found:
+            self.decimals = np.concatenate([self.decimals, np.full(extra, UNDECLARED, np.int8)])
+        for identity, thing_id, key, name, kind, unit, data_class, decimals in found:
             known = Datastream(identity, thing_id, ResultKind(kind), unit, DataClass(data_class))
             self._by_name[key, name] = known
             self.things[key] = thing_id
             self.thing_of[identity] = thing_id
             self.personal[identity] = known.data_class is DataClass.PERSONAL
+            self.decimals[identity] = UNDECLARED if decimals is None else decimals
 
     def datastreams(
         self,

@@ -7,7 +7,7 @@ their Datastream cannot repeat and go straight through COPY; all others are merg
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from psycopg import Connection, sql
 from core import live
 from core.clock import to_datetime, to_iso
 from core.remembered import STREAMS_MAX, STREAMS_MIN, Remembered
+from core.resolution import UNDECLARED, groomed
 from core.sector import Sector
 from core.sensorthings import (
     Decoded,
@@ -30,7 +31,7 @@ from core.sensorthings import (
 )
 from core.storage import ledger, rejections, rollup
 from core.storage.catalogue import Catalogue
-from core.storage.columns import DOCUMENT, SHAPES, Rows, concatenate, copy_in
+from core.storage.columns import DOCUMENT, NUMBER, SHAPES, Rows, concatenate, copy_in
 from core.storage.latest import Flush, Latest
 from core.storage.ledger import Counts, Pending
 from core.storage.message import Message, Outcome, rows_of, wanted
@@ -231,7 +232,18 @@ class SectorStore:
                 parts[rows.shape.table].append(known)
         for shape in SHAPES:
             if parts[shape.table]:
-                yield concatenate(shape, parts[shape.table]).sorted()
+                yield self._groomed(concatenate(shape, parts[shape.table]).sorted())
+
+    def _groomed(self, rows: Rows) -> Rows:
+        """Numbers in their Datastreams' declared resolution."""
+        if rows.shape is not NUMBER:
+            return rows
+        decimals = self._catalogue.decimals[rows.datastream]
+        if len(decimals) and (decimals == decimals[0]).all():
+            decimals = decimals[0]  # one number for all is twice as fast
+            if decimals == UNDECLARED:
+                return rows
+        return replace(rows, results=(groomed(rows.results[0], decimals),))
 
     def _identify(
         self, append: _Append, streams: Sequence[Stream], rows: Rows, kind: ResultKind
