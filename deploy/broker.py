@@ -29,12 +29,15 @@ from typing import Any, Protocol
 
 from core.errors import CityError
 from core.tokens import Principal, Role
-from deploy import child
+from deploy import child, disk
 
 INGEST_USER = "ingest"
 INGEST_CLIENT = "chimata-ingest"
 ACCOUNT = "CITY"
 START_SECONDS_MAX = 60.0
+LOOK_SECONDS = 1.0
+DISK_FULL = b"no space left on device"
+LOG_BYTES_READ_MAX = 1024 * 1024
 CLIENTS_REMEMBERED_MAX = 20_000
 ANSWERS_AT_ONCE_MAX = 4
 
@@ -186,6 +189,9 @@ class NatsBroker:
         self._door = Door(verify, self._ingest_secret, readable)
         self._service: _DoorService | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_full = False
+        self._looked_at = 0.0
+        self._log_bytes = 0
         host, _, port = listen.rpartition(":")
         self.address = f"{host}:{free_port(host)}" if port == "-1" else listen
 
@@ -209,9 +215,29 @@ class NatsBroker:
         return self._process.pid if self._process else 0
 
     def is_alive(self) -> bool:
-        """Whether both the broker and its door run."""
+        """Whether both the broker and its door run, and it can store what it is sent."""
         running = self._process is not None and self._process.poll() is None
-        return running and self._service is not None and self._service.is_alive()
+        served = running and self._service is not None and self._service.is_alive()
+        return served and not self._is_crippled()
+
+    def _is_crippled(self) -> bool:
+        """JetStream takes no message ever again after a full disk, not even once there is room."""
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_SECONDS:
+            self._looked_at = now
+            self._was_full = self._was_full or self._log_tells_of_a_full_disk()
+            if disk.is_full(self.folder):
+                self._was_full = True  # its log, on the same disk, may be silent
+                return False
+        return self._was_full and not disk.is_full(self.folder)
+
+    def _log_tells_of_a_full_disk(self) -> bool:
+        with contextlib.suppress(OSError), (self.folder / "broker.log").open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(self._log_bytes if self._log_bytes <= size else 0)  # it is cut at 10 MB
+            self._log_bytes = size
+            return DISK_FULL in log.read(LOG_BYTES_READ_MAX)
+        return False
 
     def launch(self) -> None:
         """Start it, once what a killed parent left is ended; CityError `unavailable` if not."""
@@ -235,6 +261,8 @@ class NatsBroker:
         ports = self._wait_for_ports()
         self._service = _DoorService(ports["nats"][0], self._door, self._issuer, self._door_key)
         self._service.start()
+        self._was_full = False
+        self._log_tells_of_a_full_disk()
 
     def stop(self) -> None:
         """End the broker, then its door."""

@@ -27,7 +27,7 @@ from core.errors import CityError, invalid
 from core.sensorthings import DataClass
 from core.settings import PREFIX, Settings
 from core.tokens import Verifier, load_keys
-from deploy import broker, child, postgres, supervise
+from deploy import broker, child, disk, postgres, supervise
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -106,7 +106,9 @@ class City:
         self._database: postgres.Server | None = None
         self._broker: broker.NatsBroker | None = None
         self._children: list[supervise.PythonPart] = []
-        self.supervisor = supervise.Supervisor(self.tell)
+        parts = ("postgres", "broker")
+        self._room = disk.Room([self._data, *(self._data / part for part in parts)], self.tell)
+        self.supervisor = supervise.Supervisor(self.tell, self._room.is_full)
 
     @property
     def url(self) -> str:
@@ -157,6 +159,7 @@ class City:
         """What has to be seen to from time to time."""
         if self._database is not None:
             self._database.keep_reachable()
+        self._room.look()
 
     def stop(self) -> None:
         """End everything that was started, the last first; nothing is left running."""

@@ -141,6 +141,8 @@ class Supervisor:
     """
 
     report: Report
+    disk_is_full: Callable[[], bool] = lambda: False
+    """Then nothing can be kept running, and giving up would not make room."""
     _watched: list[_Watched] = field(default_factory=list)
 
     def watch(self, part: Part) -> None:
@@ -169,6 +171,8 @@ class Supervisor:
     def _failed(self, watched: _Watched, now: float, reason: str) -> None:
         watched.failures += 1
         name = watched.part.name
+        if watched.failures > FAILURES_MAX and self.disk_is_full():
+            watched.failures = FAILURES_MAX
         if watched.failures > FAILURES_MAX:
             raise CityError("unavailable", f"{name} does not stay up ({reason}): see the logs")
         wait = BACKOFF_SECONDS[min(watched.failures, len(BACKOFF_SECONDS)) - 1]

@@ -40,6 +40,10 @@ class Sender(Protocol):
         ...
 
 
+RECEIPTS_MAX = 10_000
+"""Receipts kept while the outbox cannot be written; beyond, the batch is sent again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """How much is in flight, and how long a receipt is waited for before sending again."""
@@ -73,19 +77,25 @@ class Delivery:
 
     def __post_init__(self) -> None:
         self._in_flight: dict[int, _InFlight] = {}
+        self._receipts: list[Receipt] = []
         self._bytes = 0
         self._last_id = 0
         self._connection = 0
 
     def step(self, wait_seconds: float = 0.0) -> list[Settled]:
-        """Send what the window allows, then take receipts; what got one is returned."""
+        """Send what the window allows, then take receipts; what got one is returned.
+
+        CityError `unavailable` while the outbox's disk is full: call again, no receipt is dropped.
+        """
         self._notice_connection()
         self._send_overdue()
         self._send_new()
-        receipts = self.sender.receipts(wait_seconds)
-        if not receipts:
+        self._receipts += self.sender.receipts(wait_seconds)
+        del self._receipts[:-RECEIPTS_MAX]
+        if not self._receipts:
             return []
-        settled = self.outbox.settle(receipts)
+        settled = self.outbox.settle(self._receipts)
+        self._receipts.clear()
         for done in settled:
             flight = self._in_flight.pop(done.id, None)
             if flight:

@@ -115,8 +115,8 @@ class Outbox:
     def append(self, batches: Sequence[Batch]) -> int:
         """Store batches in one commit; how many are new (the same boot and seq is kept once).
 
-        Durable when it returns. CityError `unavailable` when full: the oldest are never dropped,
-        so the caller has to wait.
+        Durable when it returns. CityError `unavailable` when it or its disk is full: the oldest
+        are never dropped, so the caller has to wait.
         """
         if not self.has_room(batches):
             raise CityError(
@@ -146,7 +146,10 @@ class Outbox:
         return _waiting(row) if row else None
 
     def settle(self, receipts: Iterable[Receipt]) -> list[Settled]:
-        """Delete what the receipts say is committed, set aside what they refuse; one commit."""
+        """Delete what the receipts say is committed, set aside what they refuse; one commit.
+
+        CityError `unavailable` when the disk is full: nothing is done, try again.
+        """
         settled: list[Settled] = []
         freed = 0
         with _Transaction(self._database):
@@ -186,16 +189,36 @@ class Outbox:
 
 
 class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK on an exception."""
+    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK; CityError `unavailable` when the disk is full."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
     def __enter__(self) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
+        self._run("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+    def __exit__(self, kind: type[BaseException] | None, error: object, _trace: object) -> None:
+        if kind is None:
+            self._run("COMMIT")
+            return
+        self._roll_back()
+        if isinstance(error, sqlite3.OperationalError):
+            raise _cannot_write(error) from error
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._database.execute(statement)
+        except sqlite3.OperationalError as error:
+            self._roll_back()
+            raise _cannot_write(error) from error
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:  # SQLite may have rolled back by itself
+            self._database.execute("ROLLBACK")
+
+
+def _cannot_write(error: sqlite3.OperationalError) -> CityError:
+    return CityError("unavailable", f"the outbox cannot be written: {error}")
 
 
 def _waiting(row: tuple[int, str, str, str, int, int, int | None, bytes]) -> Waiting:

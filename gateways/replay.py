@@ -205,6 +205,8 @@ class _Run:
     _begun: float = field(default_factory=time.monotonic)
     _read: int = 0
     """Batches read so far: their sequences are below this."""
+    _trouble: str | None = None
+    """Why the outbox takes nothing, for people."""
     _early: set[int] = field(default_factory=set)
     """Sequences left by a killed replay that got their receipts before they were read again."""
 
@@ -228,15 +230,22 @@ class _Run:
         self._pump(0.0)
 
     def _store(self, group: list[Batch]) -> None:
-        """Into the outbox, durable; while it is full, wait for receipts to make room."""
-        while not self.delivery.outbox.has_room(group):
+        """Into the outbox, durable; while it or its disk is full, wait for room."""
+        while not self._append([each for each in group if each.seq not in self._early]):
             self._pump(WAIT_SECONDS)
-        self.delivery.outbox.append([each for each in group if each.seq not in self._early])
         self._early.difference_update(each.seq for each in group)
         self._read = group[-1].seq + 1
         self.result.sent += len(group)
         self.result.messages += sum(batch.messages for batch in group)
         self._pump(0.0)
+
+    def _append(self, group: list[Batch]) -> bool:
+        try:
+            self.delivery.outbox.append(group)
+        except CityError as error:
+            self._trouble = error.detail
+            return False
+        return True
 
     def _pump_for(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -247,20 +256,26 @@ class _Run:
                 self._last_receipt = time.monotonic()
 
     def _pump(self, wait_seconds: float) -> None:
-        settled = self.delivery.step(wait_seconds)
+        try:
+            settled = self.delivery.step(wait_seconds)
+        except CityError as error:
+            if error.slug != "unavailable":
+                raise
+            self._trouble, settled = error.detail, []
+            time.sleep(wait_seconds)
         now = time.monotonic()
         for done in settled:
             self.result.count(done)
             if done.result.seq >= self._read:
                 self._early.add(done.result.seq)
         if settled:
-            self._last_receipt = now
+            self._last_receipt, self._trouble = now, None
         self.result.seconds = now - self._begun
-        self.result.waiting_for = self.way.trouble
+        self.result.waiting_for = self._trouble or self.way.trouble
         if self.progress:
             self.progress(self.result)
         if now - self._last_receipt > self.timeout_seconds and self.delivery.outbox.batches:
-            why = self.way.trouble or "connected, but the platform sends no receipts"
+            why = self.result.waiting_for or "connected, but the platform sends no receipts"
             raise CityError(
                 "unavailable",
                 f"no receipt for {self.timeout_seconds:.0f} s ({why});"

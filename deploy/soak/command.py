@@ -67,6 +67,8 @@ class Report:
     starts: int = 0
     gateway_restarts: int = 0
     resent: int = 0
+    outbox_held: int = 0
+    """Times that an outbox could not be written."""
     ingestor_bytes_max: int = 0
     compared: dict[str, Any] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
@@ -242,6 +244,7 @@ class Soak:
         compared = verify.Compared()
         for spec, journal in zip(self._specs, self._journals(), strict=True):
             self.report.resent += journal.resent
+            self.report.outbox_held += journal.held
             verify.wait_for_loose(
                 self._city.database_url, spec.load, journal.loose, self._options.late_seconds
             )

@@ -84,6 +84,8 @@ class Journal:
     refused: int = 0
     resent: int = 0
     waiting: int = 0
+    held: int = 0
+    """Times that the outbox could not be written, its disk being full."""
     trouble: str | None = None
 
     @classmethod
@@ -308,6 +310,7 @@ class SoakGateway:
                 if error.slug != "unavailable":
                     raise
                 self._journal.trouble = str(error)
+                self._journal.held += 1
                 time.sleep(BACKOFF_SECONDS)
             self._tell(TOLD_SECONDS)
         self._way.close()

@@ -176,3 +176,23 @@ def test_a_log_stays_bounded(tmp_path: Path, path: str, monkeypatch: pytest.Monk
         worker.stop()
     assert worker.log.stat().st_size <= 20
     assert worker.log.with_suffix(".log.1").stat().st_size <= 20
+
+
+def test_a_full_disk_is_waited_for(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stays up on one, and giving up would not make room."""
+    monkeypatch.setattr(supervise, "BACKOFF_SECONDS", (0.0,))
+    full = True
+    supervisor = supervise.Supervisor(lambda _line: None, lambda: full)
+    failing = part(tmp_path, path, "fail")
+    failing.launch()
+    supervisor.watch(failing)
+    starts = {failing.pid}
+    while len(starts) <= supervise.FAILURES_MAX + 3:
+        supervisor.tick()
+        starts.add(failing.pid)
+    full = False
+    with pytest.raises(CityError, match="does not stay up"):
+        while True:
+            supervisor.tick()

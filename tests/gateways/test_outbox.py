@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -237,3 +239,50 @@ def test_what_was_appended_survives_kill_9(tmp_path: Path, root: Path) -> None:
 def test_nothing_is_read_into_a_malformed_receipt(payload: bytes) -> None:
     with pytest.raises((BadReceipt, ValueError)):
         parse(payload)
+
+
+class Answers:
+    """A way to the platform whose receipts the test writes."""
+
+    def __init__(self) -> None:
+        self.connection = 1
+        self.trouble: str | None = None
+        self.answers: list[Receipt] = []
+
+    def send(self, batch: Batch) -> bool:
+        self.answers.append(Receipt("g", batch.boot, stored=((batch.seq, batch.seq),)))
+        return True
+
+    def receipts(self, wait_seconds: float) -> list[Receipt]:
+        answers, self.answers = self.answers, []
+        return answers
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_full_disk_is_told_and_takes_no_half(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.sqlite")
+    outbox.append([batch("r0", seq) for seq in range(4)])
+    # SQLite says the same as when the file system has no page left.
+    outbox._database.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(CityError, match="cannot be written: database or disk is full"):
+        outbox.append([batch("r0", seq, 100_000) for seq in range(4, 8)])
+    outbox._database.execute("PRAGMA max_page_count = 1000000")
+    assert (outbox.batches, len(outbox.after(0, 10))) == (4, 4)
+    assert outbox.append([batch("r0", seq) for seq in range(4, 8)]) == 4
+
+
+def test_receipts_are_kept_while_the_outbox_cannot_be_written(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.sqlite")
+    outbox.append([batch("r0", seq) for seq in range(4)])
+    outbox._database.execute("PRAGMA busy_timeout = 0")
+    delivery = Delivery(outbox, Answers())
+    with closing(sqlite3.connect(outbox.path or "", isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            with pytest.raises(CityError, match="cannot be written: database is locked"):
+                delivery.step()
+        another.execute("ROLLBACK")
+    assert len(delivery.step()) == 4
+    assert (outbox.batches, delivery.sent) == (0, 4)
