@@ -52,6 +52,8 @@ class Settings:
     """Longest wait before a partly filled batch is stored."""
     retention_days: int = 0
     """Observations older than this are dropped; 0 keeps all."""
+    archive: str = ""
+    """Folder for Parquet: retention drops a day only once it is there; empty means no archive."""
     ledger_days: int = 90
     """Identities of batches older than this are forgotten; 0 keeps all."""
     page_rows_max: int = 10_000

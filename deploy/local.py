@@ -197,10 +197,12 @@ class City:
     def _environment(self, url: str, mqtt: broker.NatsBroker) -> dict[str, str]:
         """The children's environment: our CHIMATA_* settings, and what this machine decided."""
         tuned = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
+        archive = self._settings.archive and Path(self._settings.archive).resolve()
         decided = {
             "CHIMATA_DATABASE_URL": url,
             "CHIMATA_DATA": str(self._data),
             "CHIMATA_HTTP": _joined(*self._http),
+            **({"CHIMATA_ARCHIVE": str(archive)} if archive else {}),
             # The children stand in DATA/run: an uninstalled tree is found from anywhere.
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 
@@ -12,6 +13,7 @@ from core.settings import Settings
 from core.storage.ledger import hold_process_lock, prune
 from core.storage.pool import DatabaseRole, Session, open_session
 from core.storage.rollup import Worker
+from ingest.archiving import Archivist
 from ingest.line import FLUSH_SECONDS, Line
 
 log = logging.getLogger("chimata.ingest")
@@ -21,6 +23,10 @@ ROLL_SECONDS = 2.0
 LOCK_SECONDS_MAX = 2
 STOPPING_SECONDS = 0.05
 FOREVER = "2000 years"
+ARCHIVE_SECONDS = 600.0
+"""Between two looks at what is to be archived and dropped."""
+
+MAINTAIN = "SELECT maintain_partitions(%s::interval)"
 
 
 class Keeper(threading.Thread):
@@ -109,10 +115,13 @@ class Maintainer(threading.Thread):
         super().__init__(name="maintenance", daemon=True)
         self._settings = settings
         self._stopping = stopping
+        self._archivist = Archivist(settings) if settings.archive else None
+        self._archive_at = float("-inf")
 
     def run(self) -> None:
         """Until the stop; what fails is tried again at the next turn."""
-        keep = f"{self._settings.retention_days} days" if self._settings.retention_days else FOREVER
+        days = 0 if self._archivist else self._settings.retention_days
+        keep = f"{days} days" if days else FOREVER
         while not self._stopping.is_set():
             try:
                 with open_session(self._settings.database_url, DatabaseRole.INGEST) as session:
@@ -120,12 +129,28 @@ class Maintainer(threading.Thread):
                     session.execute(f"SET lock_timeout = '{LOCK_SECONDS_MAX}s'")
                     session.execute("SELECT summarise_open_partitions()")
                     session.commit()
-                    session.execute("SELECT maintain_partitions(%s::interval)", (keep,))
+                    session.execute(MAINTAIN, (keep,))
                     session.commit()
+                    self._drop_archived(session)
                     self._prune_ledger(session)
             except (psycopg.Error, CityError) as error:
                 log.warning("partitions not maintained, will retry: %s", brief(error))
             self._stopping.wait(MAINTAIN_SECONDS)
+
+    def _drop_archived(self, session: Session) -> None:
+        """Drop what retention ends, once the archive has it."""
+        days = self._settings.retention_days
+        if self._archivist is None or not days or time.monotonic() < self._archive_at:
+            return
+        self._archive_at = time.monotonic() + ARCHIVE_SECONDS
+        try:
+            until = datetime.now(UTC) - timedelta(days=days)
+            until = self._archivist.prepare(session, until)
+            if self._archivist.holds(session, until):
+                session.execute(MAINTAIN, (datetime.now(UTC) - until,))
+            session.commit()
+        except OSError as error:
+            log.warning("nothing is dropped before it is archived: %s", error)
 
     def _prune_ledger(self, session: Session) -> None:
         """Forget old identities, step by step: each holds up appends for a moment only."""

@@ -5,9 +5,10 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ from core.storage.message import Message
 from core.storage.observations import SectorStore
 from deploy import postgres
 from deploy.imports import archive as imports
+from ingest.archiving import Archivist
+from ingest.upkeep import Maintainer
 from tests.databases import copied
+from tests.ingest.helpers import until as until_
 
 DAY = date(2025, 3, 4)
 START = from_datetime(archive.bounds_of(DAY)[0])
@@ -390,3 +394,54 @@ def test_errors_of_the_commands(
     done = chimata(module_database_url, tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
+
+
+def test_retention_drops_only_what_is_archived(city: City) -> None:
+    """A late row between the export and the drop stops the drop; personal sectors do not."""
+    settings = Settings(database_url=city.url, archive=str(city.folder), retention_days=1)
+    archivist = Archivist(settings)
+    city.send(decoded(("a", "speed", START, 1.0)))
+    until = archivist.prepare(city.session, datetime.now(UTC) - timedelta(days=1))
+    assert len(city.rows()) == 1
+    assert archivist.holds(city.session, until)
+    city.session.rollback()
+
+    city.send(decoded(("a", "speed", START + 1, 2.0)))
+    assert not archivist.holds(city.session, until)
+    city.session.rollback()
+    archivist.prepare(city.session, until)
+    assert len(city.rows()) == 2
+
+    with psycopg.connect(city.url, autocommit=True) as other:
+        assert archivist.holds(city.session, until)
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("SET lock_timeout = '100ms'")
+            other.execute("UPDATE sector_log SET append_id = append_id + 1")
+    city.session.rollback()
+
+
+def test_the_ingestors_upkeep_archives_and_then_drops(city: City) -> None:
+    settings = Settings(database_url=city.url, archive=str(city.folder), retention_days=1)
+    city.send(decoded(("a", "speed", START, 1.0)))
+    stopping = threading.Event()
+    keeper = Maintainer(settings, stopping)
+    keeper.start()
+    try:
+        until_(lambda: city.stored() == 0)
+    finally:
+        stopping.set()
+        keeper.join(30)
+    assert [row[0] for row in city.rows().values()] == [1.0]
+
+
+def test_an_archive_that_cannot_be_written_keeps_everything(city: City) -> None:
+    """The folder is a file: nothing is dropped, and the upkeep goes on."""
+    city.folder.write_bytes(b"")
+    settings = Settings(database_url=city.url, archive=str(city.folder), retention_days=1)
+    city.send(decoded(("a", "speed", START, 1.0)))
+    archivist = Archivist(settings)
+    with pytest.raises(OSError, match="archive"):
+        archivist.prepare(city.session, datetime.now(UTC) - timedelta(days=1))
+    keeper = Maintainer(settings, threading.Event())
+    keeper._drop_archived(city.session)
+    assert city.stored() == 1
