@@ -9,11 +9,16 @@ import json
 import selectors
 import socket
 import struct
+import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
+ROOT = Path(__file__).parents[1]
 PUBACK_BYTES = 4
 READ_BYTES = 1 << 16
 IDLE_SECONDS_MAX = 60.0
@@ -44,9 +49,9 @@ def connect(name: str, user: str, password: str) -> bytes:
     )
 
 
-def payload(thing: int, number: int) -> bytes:
+def payload(thing: int, name: str, number: int) -> bytes:
     """One reading of one Thing, padded to 100 bytes."""
-    body = f'{{"thing":"{thing:09d}","property":"heading","result":{number % 360}}}'
+    body = f'{{"thing":"{thing:09d}","property":"{name}","result":{number % 90}}}'
     return body.ljust(PAYLOAD_BYTES).encode()
 
 
@@ -105,11 +110,12 @@ def opened(arguments: argparse.Namespace, number: int, password: str) -> Link:
     link.setblocking(False)
     topic = text(f"chimata/v1/{arguments.sector}/{gateway}/json")
     share = arguments.things // arguments.links or 1
-    packets = [
-        packet(0x32, topic + struct.pack(">H", 1 + index % 65535)
-               + payload(number * share + index % share, arguments.first + index))
-        for index in range(arguments.messages // arguments.links)
-    ]  # fmt: skip
+    packets = []
+    for index in range(arguments.messages // arguments.links):
+        mid = struct.pack(">H", 1 + index % 65535)
+        thing = number * share + index % share
+        body = payload(thing, arguments.property, arguments.first + index)
+        packets.append(packet(0x32, topic + mid + body))
     return Link(link, b"".join(packets), len(packets[0]))
 
 
@@ -131,6 +137,53 @@ def run(links: list[Link], window: int) -> float:
     return time.perf_counter() - began
 
 
+class Load:
+    """The process, connected and with everything ready to be sent."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError("the load generator ended")
+        return line
+
+    def begin(self) -> float:
+        """Let it send; the moment, by time.perf_counter."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return time.perf_counter()
+
+    def seconds(self) -> float:
+        """How long the broker took to take all of them; waits for it."""
+        return float(json.loads(self._line())["seconds"])
+
+
+@contextmanager
+def load(url: str, tokens: Sequence[str] = (), **options: str | int) -> Iterator[Load]:
+    """The load generator for a broker; options as main() has them, a token a link where signed."""
+    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    signed = ["--signed"] if tokens else []
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.mqtt_load", url, *words, *signed],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        started = Load(process)
+        assert process.stdin is not None
+        process.stdin.write("".join(f"{token}\n" for token in tokens))
+        process.stdin.flush()
+        if started._line() != "ready":
+            raise RuntimeError("the load generator is not ready")
+        yield started
+    finally:
+        process.kill()
+        process.wait()
+
+
 def main(words: list[str]) -> None:
     """Where --signed, a password a link from standard input; then `ready`, and a line to begin."""
     parser = argparse.ArgumentParser()
@@ -142,6 +195,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--window", type=int, default=100)
     parser.add_argument("--gateway", default="bench")
     parser.add_argument("--sector", default="ports")
+    parser.add_argument("--property", default="heading")
     parser.add_argument("--signed", action="store_true")
     arguments = parser.parse_args(words)
     passwords = [
