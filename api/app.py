@@ -13,14 +13,28 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import domains
-from api import auth, changes, docs, live, observations, problems, sectors, static, things
+from api import (
+    account,
+    auth,
+    changes,
+    docs,
+    gateways,
+    live,
+    metrics,
+    observations,
+    problems,
+    sectors,
+    static,
+    things,
+)
 from api.limits import BodyLimit, SecurityHeaders
 from consent.gate import Gate
 from core.settings import Settings
 
 log = logging.getLogger("chimata.api")
 
-ACCOUNT = "/v1/account"
+OPERATORS = frozenset({"/v1/account", "/v1/gateways", "/v1/gateways/{gateway}/gaps", "/metrics"})
+"""Addresses that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 DESCRIPTION = (
     "Observations of a city: traffic signals, ports, 5G edge nodes, farms. Times are ISO 8601 in "
@@ -47,13 +61,16 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     app.state.verifier = auth.verifier(settings)
     app.add_middleware(BodyLimit, bytes_max=settings.body_bytes_max)
     app.add_middleware(SecurityHeaders)
+    app.state.request_times = metrics.RequestTimes()
+    app.add_middleware(metrics.Timed, times=app.state.request_times)
     problems.install(app)
     signed_in = [Depends(auth.identify)]
     app.include_router(sectors.health)
     for router in extra_routers:
         app.include_router(router)
     app.include_router(live.router, dependencies=signed_in)
-    app.include_router(sectors.router, dependencies=signed_in)
+    for router in (sectors.router, account.router, gateways.router, metrics.router):
+        app.include_router(router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
     app.include_router(things.router, dependencies=signed_in)
@@ -146,7 +163,7 @@ def _complete(path: str, operation: dict[str, Any], page_rows_max: int) -> None:
     if "security" in operation:
         answers = problems.documented(*SIGNED_IN_PROBLEMS)
         operation["responses"] |= {str(status): each for status, each in answers.items()}
-        if path != ACCOUNT:
+        if path not in OPERATORS:
             operation["security"] = [{}, *operation["security"]]
     for parameter in operation.get("parameters", ()):
         if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:

@@ -151,6 +151,11 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.listening = asyncio.Event()
 
+    @property
+    def clients(self) -> int:
+        """Open streams."""
+        return len(self._subscribers)
+
     def start(self) -> None:
         """Begin to listen, in the running event loop."""
         self._loop = asyncio.get_running_loop()

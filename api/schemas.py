@@ -249,29 +249,6 @@ class Changes(BaseModel):
     )
 
 
-class AccountRow(BaseModel):
-    """What came from one gateway in one format; received = stored + duplicate + rejected + held."""
-
-    gateway: str
-    sector: str
-    format: str
-    messages: int
-    unchanged: int
-    received: int
-    stored: int
-    duplicate: int
-    rejected: int
-    held: int
-    missing: int
-    adds_up: bool
-
-
-class Account(BaseModel):
-    """The operators' account."""
-
-    account: list[AccountRow]
-
-
 class Health(BaseModel):
     """The database answers."""
 

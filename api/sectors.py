@@ -1,4 +1,4 @@
-"""What is installed, the operators' account, and whether the database answers."""
+"""What is installed, and whether the database answers."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 import domains
 from api.problems import documented
-from api.schemas import Account, Health, Sectors
+from api.schemas import Health, Sectors
 from consent import door, queries
 from consent.decide import handled_by_class
 from core.errors import CityError
@@ -32,16 +32,6 @@ def read_sectors(request: Request) -> Response:
         _summary(sector, _count(request, sector)) for sector in map(domains.sector, domains.names())
     ]
     return door.cacheable(request, {"sectors": listed})
-
-
-@router.get(
-    "/v1/account",
-    tags=["platform"],
-    response_model=Account,
-)
-def read_account(request: Request) -> Response:
-    """What was received, by source: scope `read:account`."""
-    return door.current({"account": door.gate_of(request).account(door.principal_of(request))})
 
 
 def _count(request: Request, sector: Sector) -> int:

@@ -11,7 +11,7 @@ read here), `sector` (its name) and `default_class` (the sector's own).
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any, Never
@@ -196,12 +196,20 @@ class Gate:
         raise CityError("unavailable", "no grant can be read yet")
         yield  # the shape that a granted read will have: one connection for one decision
 
-    def account(self, principal: Principal) -> list[dict[str, Any]]:
-        """The operators' account of what was received; CityError without scope read:account."""
-        if "read:account" not in principal.scopes:
+    @contextmanager
+    def operating(self, principal: Principal, scope: str) -> Iterator[Connection[tuple[Any, ...]]]:
+        """One read-only snapshot for what operators read of the platform (consent.operations).
+
+        CityError `unauthenticated` or `forbidden` for a principal without the scope.
+        """
+        if scope not in principal.scopes:
             raise _no_entry(principal, "the account")
         with _connected(self._read) as connection:
-            return _account(connection)
+            yield connection
+
+    def pools(self) -> dict[str, dict[str, int]]:
+        """Each pool's own counts (psycopg_pool), by the pool's role."""
+        return {pool.name: pool.get_stats() for pool in (self._read, self._gate)}
 
     def positions(self) -> dict[str, int]:
         """The newest append id of every sector: where a live stream starts."""
@@ -246,12 +254,6 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _account(connection: Connection[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    from core.storage.account import account
-
-    return [{**asdict(row), "adds_up": row.adds_up} for row in account(connection)]
 
 
 def _no_entry(principal: Principal, what: str) -> CityError:

@@ -12,7 +12,7 @@ import typer
 from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role, check_name
-from deploy import archive, imports
+from deploy import archive, gateways, imports
 from deploy.account import account
 from deploy.console import Data, Json, Progress, console, database, say
 from deploy.soak.command import soak
@@ -30,6 +30,7 @@ gateway_app = typer.Typer(help="What runs at the edge.", no_args_is_help=True)
 token_app = typer.Typer(help="Bearer tokens of this machine's issuer.", no_args_is_help=True)
 fields_app = typer.Typer(help="Fields of the farms sector.", no_args_is_help=True)
 app.command()(account)
+app.add_typer(gateways.app, name="gateways")
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(token_app, name="token")

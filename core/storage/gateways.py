@@ -56,6 +56,11 @@ CROSS JOIN LATERAL (
 ) AS clock
 ORDER BY page.id
 """
+SELECT_KNOWN = """
+SELECT EXISTS (SELECT FROM gateway WHERE id = %(gateway)s)
+    OR EXISTS (SELECT FROM gateway_heard WHERE gateway = %(gateway)s)
+    OR EXISTS (SELECT FROM boot WHERE gateway = %(gateway)s)
+"""
 SELECT_CLOCKS = """
 SELECT gateway, array_agg(minute), array_agg(delay_min), array_agg(delay_median), array_agg(samples)
 FROM gateway_clock WHERE minute > now() - %(age)s::interval GROUP BY gateway
@@ -139,6 +144,12 @@ def gateways(connection: Session, after: str = "", limit: int | None = None) -> 
     """Every gateway that was declared or heard, by id, after one."""
     rows = connection.execute(SELECT_GATEWAYS, {"after": after, "limit": limit})
     return [Gateway(*[*row[:11], _clock(row[11:])]) for row in rows]
+
+
+def is_known(connection: Session, gateway: str) -> bool:
+    """Whether the gateway was ever declared or heard, or has a boot."""
+    row = connection.execute(SELECT_KNOWN, {"gateway": gateway}).fetchone()
+    return bool(row and row[0])
 
 
 def clocks(connection: Session, age: str = "15 minutes") -> dict[str, Clock]:

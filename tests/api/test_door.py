@@ -81,7 +81,7 @@ def test_matrix_of_reads(api: Served, shared_sector: str, role: Role | None) -> 
 def test_account_is_the_operators(api: Served, role: Role | None) -> None:
     answer = api.get("/v1/account", role)
     if role is Role.OPERATOR:
-        assert answer.json() == {"account": []}
+        assert answer.json() == {"account": [], "next": None}
         assert answer.headers["cache-control"] == "no-store"
     elif role is None:
         assert_problem(answer, 401, "unauthenticated")
