@@ -160,8 +160,8 @@ def _state(slots: Sequence[Slot], samples: int, floor: float, spread: float) -> 
 
 def _drift(slots: Sequence[Slot]) -> float:
     """Seconds by which the shortest delay differs between the window's halves."""
-    middle = len(slots) // 2
-    if not middle:
+    halves = slots[: len(slots) // 2], slots[len(slots) // 2 :]
+    if any(sum(slot.samples for slot in half) < SAMPLES_MIN for half in halves):
         return 0.0
-    first, second = (min(s.delay_min for s in half) for half in (slots[:middle], slots[middle:]))
+    first, second = (min(slot.delay_min for slot in half) for half in halves)
     return abs(second - first)
