@@ -57,6 +57,15 @@ Near = Annotated[
         max_length=200,
     ),
 ]
+Unit = Annotated[
+    str | None,
+    Query(
+        description="UCUM unit of the numbers in the answer: those of its dimension are converted",
+        examples=["km/h"],
+        min_length=1,
+        max_length=64,
+    ),
+]
 
 
 async def known_sector(sector: SectorName) -> Sector:

@@ -1,9 +1,8 @@
 """Things of any sector, and their latest values as GeoJSON."""
 
-from collections.abc import Sequence
-from itertools import groupby
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from api.fields import (
@@ -14,6 +13,7 @@ from api.fields import (
     Limit,
     Near,
     ThingId,
+    Unit,
     next_url,
     open_cursor,
     page_size,
@@ -21,6 +21,7 @@ from api.fields import (
 )
 from api.schemas import LatestCollection, Thing, Things
 from consent import door, queries
+from consent.latest import select_latest
 from core.errors import CityError
 from core.sector import Sector
 
@@ -83,18 +84,17 @@ def read_latest(
     near: Near = None,
     limit: Limit = None,
     after: After = None,
+    unit: Unit = None,
 ) -> Response:
     """Current state as GeoJSON, in a box or within a distance: never cached."""
     size = page_size(limit, LATEST_DEFAULT, request)
     area = parse_area(bbox, near)
     with door.reading(request, sector) as connection:
-        rows = queries.select_latest(connection, size + 1, open_cursor(after), area)
-    things = [list(group) for _, group in groupby(rows, key=lambda row: row["key"])]
-    more = things[size - 1][0]["key"] if len(things) > size else None
+        page = select_latest(connection, size, open_cursor(after), area, unit)
     body = {
         "type": "FeatureCollection",
-        "features": [_feature(group) for group in things[:size]],
-        "next": next_url(request, more),
+        "features": orjson.Fragment(b"[%b]" % page.features),
+        "next": next_url(request, page.more),
     }
     return door.current(body, GEOJSON)
 
@@ -131,32 +131,4 @@ def _datastream(sector: Sector, row: queries.Row) -> dict[str, Any]:
         "data_class": row["data_class"],
         "undeclared": row["undeclared"],
         "latest": latest,
-    }
-
-
-def _feature(rows: Sequence[queries.Row]) -> dict[str, Any]:
-    """One Thing's rows, of which a Thing without values has one that names no property."""
-    thing = rows[0]
-    point = None
-    if thing["longitude"] is not None:
-        point = {"type": "Point", "coordinates": [thing["longitude"], thing["latitude"]]}
-    return {
-        "type": "Feature",
-        "id": thing["key"],
-        "geometry": point,
-        "properties": {
-            "name": thing["name"],
-            "sector": thing["sector"],
-            "last_seen": thing["last_seen"],
-            "latest": {
-                row["property"]: {
-                    "result": queries.result_of(row["kind"], row, "result_"),
-                    "unit": row["unit"],
-                    "phenomenon_time": row["phenomenon_time"],
-                    "quality": row["quality"],
-                }
-                for row in rows
-                if row["property"] is not None
-            },
-        },
     }

@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from consent import audit
+from consent.columns import Column, column_of
 from consent.decide import classes_of, decide, handled_by_class
 from core.errors import CityError, invalid
 from core.sector import Sector
@@ -56,12 +57,14 @@ _SEAL = object()
 class PermittedConnection:
     """A read-only transaction in which every query is filtered by data class; made by the gate."""
 
-    __slots__ = ("_connection", "classes", "default_class", "sector")
+    __slots__ = ("_connection", "classes", "default_class", "kept", "sector")
 
     _connection: Connection[tuple[Any, ...]]
     sector: str
     classes: tuple[str, ...]
     default_class: str
+    kept: dict[Any, Any]
+    """What this process keeps of answers to the same permission: this sector, these classes."""
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class PermittedConnection:
         sector: str,
         default_class: str,
         classes: tuple[str, ...],
+        kept: dict[Any, Any],
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("only consent.gate makes a PermittedConnection")
@@ -78,6 +82,7 @@ class PermittedConnection:
             ("sector", sector),
             ("default_class", default_class),
             ("classes", classes),
+            ("kept", kept),
         ):
             object.__setattr__(self, name, value)
 
@@ -111,6 +116,22 @@ class PermittedConnection:
                 first = next(rows)[COPY_HEADER_BYTES:]
                 yield from (row for row in chain([first], rows) if row not in (b"", COPY_TRAILER))
 
+    def fetch_columns(
+        self, query: str, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Column]:
+        """The arrays of a query that answers one row of them, as numpy columns by name.
+
+        Filtered and bounded as `fetch`, for the reads whose rows are too many to be Python objects.
+        """
+        with self._connection.cursor() as cursor:
+            cursor.execute(query.encode(), self._bind(query, params), binary=True)
+            names = [column.name for column in cursor.description or ()]
+            answer = cursor.pgresult
+            if answer is None or answer.ntuples != 1:
+                raise ValueError("a query of columns answers one row")
+            values = (column_of(answer.ftype(n), answer.get_value(0, n)) for n in range(len(names)))
+            return dict(zip(names, values, strict=True))
+
     def _bind(self, query: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
         """The parameters with those that the gate alone sets."""
         given = dict(params or {})
@@ -143,6 +164,7 @@ class Gate:
         self._read = role_pool(url, DatabaseRole.READ, size)
         self._gate = role_pool(url, DatabaseRole.GATE, size)
         self._has_open: dict[str, tuple[float, bool]] = {}
+        self._kept: dict[tuple[str, tuple[str, ...]], dict[Any, Any]] = {}
 
     def close(self) -> None:
         """Close both pools."""
@@ -171,7 +193,8 @@ class Gate:
         with _connected(self._read) as connection:
             if default not in classes and not self._has_open_streams(connection, sector.name):
                 raise _no_entry(principal, sector.name)
-            yield PermittedConnection(_SEAL, connection, sector.name, default, classes)
+            kept = self._kept.setdefault((sector.name, classes), {})
+            yield PermittedConnection(_SEAL, connection, sector.name, default, classes, kept)
 
     @contextmanager
     def permitted(

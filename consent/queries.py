@@ -12,10 +12,8 @@ from consent.gate import Append, PermittedConnection
 
 Row = dict[str, Any]
 
-VISIBLE = """(
-  EXISTS (SELECT FROM datastream d WHERE d.thing_id = t.id AND d.data_class = ANY(%(classes)s))
-  OR (%(default_class)s = ANY(%(classes)s)
-      AND NOT EXISTS (SELECT FROM datastream d WHERE d.thing_id = t.id)))"""
+VISIBLE = """(t.data_classes && %(classes)s::text[]
+    OR t.data_classes = '{}' AND %(default_class)s = ANY(%(classes)s))"""
 
 # The Thing's own clock where it runs behind ours: one that runs ahead was not seen in the future.
 THING = """t.id, t.key, t.sector, t.name, t.properties, p.longitude, p.latitude,
@@ -60,49 +58,6 @@ LEFT JOIN latest l ON l.datastream_id = d.id
 {CATEGORY.format("l")}
 WHERE d.thing_id = %(thing_id)s AND d.data_class = ANY(%(classes)s)
 ORDER BY d.property
-"""
-
-_LATEST = f"""
-SELECT page.*, d.property, d.kind, d.unit, l.phenomenon_time, l.quality,
-       served(l.result, d.decimals) AS result, c.text,
-       l.document, l.longitude AS result_longitude, l.latitude AS result_latitude, l.speed, l.course
-FROM page
-LEFT JOIN (datastream d JOIN latest l ON l.datastream_id = d.id)
-  ON d.thing_id = page.id AND d.data_class = ANY(%(classes)s)
-{CATEGORY.format("l")}
-ORDER BY page.key, d.property
-"""
-
-SELECT_LATEST = f"""
-WITH page AS MATERIALIZED (
-  SELECT {THING}
-  FROM thing t
-  LEFT JOIN thing_place p ON p.thing_id = t.id AND p.data_class = ANY(%(classes)s)
-  LEFT JOIN thing_heard h ON h.thing_id = t.id
-  WHERE t.sector = %(sector)s AND t.key > %(after)s AND {VISIBLE}
-  ORDER BY t.key LIMIT %(limit)s
-)
-{_LATEST}
-"""
-
-# Two boxes, since a box over the antimeridian is two; great-circle distance on the mean sphere.
-SELECT_LATEST_IN_AREA = f"""
-WITH page AS MATERIALIZED (
-  SELECT {THING}
-  FROM thing_place p
-  JOIN thing t ON t.id = p.thing_id
-  LEFT JOIN thing_heard h ON h.thing_id = t.id
-  WHERE p.sector = %(sector)s AND p.data_class = ANY(%(classes)s)
-    AND (point(p.longitude, p.latitude) <@ %(box_1)s::box
-         OR point(p.longitude, p.latitude) <@ %(box_2)s::box)
-    AND (%(radius)s::float8 IS NULL OR 2 * 6371008.8 * asin(least(1, sqrt(
-          power(sin(radians(p.latitude - %(near_latitude)s) / 2), 2)
-          + cos(radians(p.latitude)) * cos(radians(%(near_latitude)s))
-          * power(sin(radians(p.longitude - %(near_longitude)s) / 2), 2)))) <= %(radius)s)
-    AND t.key > %(after)s AND {VISIBLE}
-  ORDER BY t.key LIMIT %(limit)s
-)
-{_LATEST}
 """
 
 SCALAR = f"""
@@ -205,16 +160,6 @@ def count_things(connection: PermittedConnection) -> int:
 def select_datastreams(connection: PermittedConnection, thing_id: int) -> list[Row]:
     """The Thing's visible Datastreams with their latest values."""
     return connection.fetch(SELECT_DATASTREAMS, {"thing_id": thing_id})
-
-
-def select_latest(
-    connection: PermittedConnection, limit: int, after: str = "", area: Area | None = None
-) -> list[Row]:
-    """One row a (Thing, Datastream with a value) of up to `limit` Things, in key order."""
-    scope = {"limit": limit, "after": after}
-    if area is None:
-        return connection.fetch(SELECT_LATEST, scope)
-    return connection.fetch(SELECT_LATEST_IN_AREA, {**scope, **area.parameters()})
 
 
 def select_appended(

@@ -11,6 +11,7 @@ import pytest
 
 from consent import history, queries
 from consent.gate import Gate, PermittedConnection
+from consent.latest import select_latest
 from core.errors import CityError
 from core.sector import Sector
 from core.sensorthings import DataClass, ResultKind
@@ -90,9 +91,9 @@ def test_other_classes_leave_by_no_query(
         assert queries.select_thing(connection, "t") is None
         assert queries.count_things(connection) == 0
         assert queries.select_datastreams(connection, thing) == []
-        assert queries.select_latest(connection, 10) == []
+        assert select_latest(connection, 10).features == b""
         area = queries.Area(((138.0, 34.0, 140.0, 36.0),))
-        assert queries.select_latest(connection, 10, "", area) == []
+        assert select_latest(connection, 10, "", area).features == b""
         assert history.select_datastream(connection, "t", "heart-rate") is None
         known = history.Datastream(stream, ResultKind.NUMBER, "1", None)
         everything = history.Span("-infinity", "infinity")
@@ -185,7 +186,7 @@ def test_a_text_that_cannot_be_stored_is_the_callers_fault(gate: Gate, text: str
 
 def test_only_the_gate_makes_connections_and_none_can_be_widened(gate: Gate) -> None:
     with pytest.raises(TypeError):
-        PermittedConnection(object(), None, "s", "open", ("personal",))  # type: ignore[arg-type]
+        PermittedConnection(object(), None, "s", "open", ("personal",), {})  # type: ignore[arg-type]
     with gate.reading(ANONYMOUS, OPEN) as connection:
         with pytest.raises(AttributeError):
             connection.classes = ("open", "personal")
@@ -290,9 +291,13 @@ def test_only_the_gate_opens_the_reading_roles(root: Path) -> None:
     assert opened == {"consent/gate.py"}
 
 
+FILTERS = ("data_class = ANY(%(classes)s)", "data_classes && %(classes)s")
+
+
 def test_every_query_constant_filters_by_class(root: Path) -> None:
     """Every statement that returns rows filters by data class, in the sectors and here."""
-    paths = [*root.glob("domains/*/queries.py"), root / "consent" / "queries.py"]
+    ours = (root / "consent" / f"{name}.py" for name in ("history", "latest", "queries"))
+    paths = [*root.glob("domains/*/queries.py"), *ours]
     for path in paths:
         names: dict[str, Any] = {}
         tree = ast.parse(path.read_text("utf-8"))
@@ -304,4 +309,4 @@ def test_every_query_constant_filters_by_class(root: Path) -> None:
                 continue
             statements = value.values() if isinstance(value, dict) else [value]
             for statement in statements:
-                assert "data_class = ANY(%(classes)s)" in statement, f"{path}: {name}"
+                assert any(each in statement for each in FILTERS), f"{path}: {name}"
