@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,6 +35,14 @@ CHUNK_ROWS = 100_000
 GOAL = Goal("ratio", minimum=0.3)
 TABLE = "CREATE TABLE IF NOT EXISTS raw_copy (LIKE observation)"
 COPY = f"COPY raw_copy ({', '.join(NUMBER.columns)}) FROM STDIN (FORMAT binary)"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to send to, and the process that takes it from there to the database."""
+
+    to: str
+    ingestor: subprocess.Popen[bytes]
 
 
 def recording(path: Path, number: int, rows: int) -> None:
@@ -90,7 +99,7 @@ def raw_copy(url: str, packed: Sequence[bytes], rows: int) -> float:
 
 
 @contextmanager
-def over_mqtt(url: str, folder: Path) -> Iterator[str]:
+def over_mqtt(url: str, folder: Path) -> Iterator[Way]:
     """The embedded broker and an MQTT ingestor; where to send to."""
     keys = load_keys(folder / "keys", create=True)
     broker = NatsBroker(
@@ -99,14 +108,14 @@ def over_mqtt(url: str, folder: Path) -> Iterator[str]:
     broker.launch()
     try:
         environment = {"CHIMATA_DATABASE_URL": url, "CHIMATA_DATA": str(folder), **broker.settings}
-        with ingestor("mqtt", environment, folder / "mqtt.log"):
-            yield f"mqtt://{urlsplit(broker.url).netloc.rpartition('@')[2]}"
+        with ingestor("mqtt", environment, folder / "mqtt.log") as process:
+            yield Way(f"mqtt://{urlsplit(broker.url).netloc.rpartition('@')[2]}", process)
     finally:
         broker.stop()
 
 
 @contextmanager
-def over_kafka(url: str, folder: Path) -> Iterator[str]:
+def over_kafka(url: str, folder: Path) -> Iterator[Way]:
     """A one-node Apache Kafka and a Kafka ingestor; where to send to."""
     server = KafkaServer(folder / "kafka")
     server.format()
@@ -118,10 +127,11 @@ def over_kafka(url: str, folder: Path) -> Iterator[str]:
         "CHIMATA_KAFKA_BOOTSTRAP": server.bootstrap,
     }
     try:
-        server.create_topic("chimata.ports.arrow")
+        for sector in ("ports", "signals"):
+            server.create_topic(f"chimata.{sector}.arrow")
         server.create_topic("chimata.receipts")
-        with ingestor("kafka", environment, folder / "kafka.log"):
-            yield f"kafka://{server.bootstrap}"
+        with ingestor("kafka", environment, folder / "kafka.log") as process:
+            yield Way(f"kafka://{server.bootstrap}", process)
     finally:
         server.stop()
 
@@ -154,7 +164,7 @@ def replay(to: str, token: str, path: Path, folder: Path, rows: int) -> float:
 def measure(
     name: str,
     database: Database,
-    way: Callable[[str, Path], AbstractContextManager[str]],
+    way: Callable[[str, Path], AbstractContextManager[Way]],
     scale: float,
 ) -> Result:
     """RUNS replays of different recordings, each between two measurements of the ceiling."""
@@ -162,14 +172,14 @@ def measure(
     rates, ceilings, ratios = [], [], []
     with tempfile.TemporaryDirectory(prefix="chimata-bench-") as name_of_folder:
         folder = Path(name_of_folder)
-        with database(folder) as url, way(url, folder) as to:
+        with database(folder) as url, way(url, folder) as ready:
             token = issue(load_keys(folder / "keys"), Role.GATEWAY, gateway="bench")
             for number in range(runs):
                 path = folder / f"{number}.arrow"
                 recording(path, number, rows)
                 packed = packed_rows(path)
                 before = raw_copy(url, packed, rows)
-                rates.append(replay(to, token, path, folder, rows))
+                rates.append(replay(ready.to, token, path, folder, rows))
                 ceilings.append((before + raw_copy(url, packed, rows)) / 2)
                 ratios.append(rates[-1] / ceilings[-1])
             with psycopg.connect(url) as connection:

@@ -76,12 +76,14 @@ def databases() -> dict[str, Database]:
 
 
 @contextmanager
-def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+def ingestor(
+    kind: str, environment: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """`chimata ingest KIND` as its own process, from its `ready` on."""
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [str(CHIMATA), "ingest", kind],
-            env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **environment, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
             stdout=subprocess.PIPE,
             stderr=errors,
         )
@@ -90,7 +92,7 @@ def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None
             line = process.stdout.readline()
             if line.strip() != b"ready":
                 raise RuntimeError(f"the ingestor did not start: {log.read_text()[-2000:]}")
-            yield
+            yield process
         finally:
             process.terminate()
             process.wait(timeout=READY_SECONDS_MAX)

@@ -30,9 +30,9 @@ log = logging.getLogger("chimata.ingest")
 
 FLUSH_SECONDS = 0.1
 """Shortest time between flushes of the latest values."""
-FLUSH_RESTS = 4
-"""A flush is followed by a rest of so many times its own: it takes a fifth of a core at most."""
-FLUSH_REST_SECONDS_MAX = 5.0
+FLUSH_RESTS = 2
+"""A flush is followed by a rest of so many times its own: it takes a third of a core at most."""
+FLUSH_REST_SECONDS_MAX = 2.0
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 MESSAGES_AN_APPEND_MAX = 2_000
 CANCEL_SECONDS = 6.0

@@ -1,8 +1,8 @@
 """Things and Datastreams of one sector: known ones from memory, new ones made in the append."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from core.resolution import UNDECLARED
 from core.sector import Sector
 from core.sensorthings import DataClass, ResultKind, Stream, ThingUpdate
+from core.storage.columns import resized
 
 Session = Connection[tuple[Any, ...]]
 
@@ -71,27 +72,30 @@ INSERT INTO category (text) SELECT unnest(%(texts)s::text[]) ON CONFLICT (text) 
 SELECT_CATEGORIES = "SELECT text, code FROM category WHERE text = ANY(%(texts)s)"
 
 
-@dataclass(frozen=True, slots=True)
-class Datastream:
-    """One known Datastream and its Thing's database id."""
+class Datastream(NamedTuple):
+    """One known Datastream."""
 
     id: int
-    thing_id: int
     kind: ResultKind
     unit: str
-    data_class: DataClass
 
 
 @dataclass(slots=True)
 class Catalogue:
-    """What one process knows of one sector; forgotten after a failed append, whose ids are void."""
+    """What one process knows of one sector; forgotten after a failed append, whose ids are void.
+
+    A nation has 208,000 Datastreams, so each is a number by property and Thing and a place in
+    arrays by that number, 0.1 kB in all; what it means, (kind, unit), is one of few.
+    """
 
     sector: Sector
-    _by_name: dict[tuple[str, str], Datastream] = field(default_factory=dict)
+    _ids: dict[str, dict[str, int]] = field(default_factory=dict)
+    _meanings: dict[tuple[str, str], int] = field(default_factory=dict)
     _codes: dict[str, int] = field(default_factory=dict)
     things: dict[str, int] = field(default_factory=dict)
     _described: dict[str, ThingUpdate] = field(default_factory=dict)
     _classes: dict[str, str | None] = field(default_factory=dict)
+    _meaning_of: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     thing_of: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     personal: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     decimals: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
@@ -109,11 +113,11 @@ class Catalogue:
             },
         )
         query = {"sector": self.sector.name, "after": 0}
-        self._learn(connection.execute(SELECT_DATASTREAMS, query).fetchall())
+        self._learn(connection.execute(SELECT_DATASTREAMS, query))
 
     def forget(self) -> None:
         """Know nothing."""
-        self._by_name.clear()
+        self._ids.clear()
         self.things.clear()
         self._codes.clear()
         self._described.clear()
@@ -124,22 +128,26 @@ class Catalogue:
         """One more than the largest Datastream id known: the length of arrays indexed by id."""
         return len(self.thing_of)
 
-    def _learn(self, found: Sequence[tuple[Any, ...]]) -> None:
-        if not found:
-            return
-        needed = max(row[0] for row in found) + 1
-        if needed > self.size:
-            extra = max(needed, self.size * 2) - self.size
-            self.thing_of = np.concatenate([self.thing_of, np.zeros(extra, np.int32)])
-            self.personal = np.concatenate([self.personal, np.zeros(extra, np.bool_)])
-            self.decimals = np.concatenate([self.decimals, np.full(extra, UNDECLARED, np.int8)])
+    def _learn(self, found: Iterable[tuple[Any, ...]]) -> None:
         for identity, thing_id, key, name, kind, unit, data_class, decimals in found:
-            known = Datastream(identity, thing_id, ResultKind(kind), unit, DataClass(data_class))
-            self._by_name[key, name] = known
-            self.things[key] = thing_id
+            if identity >= self.size:
+                self._grow(identity + self.size // 4 + 1_000)
+            if name not in self._ids:
+                self._ids[name] = {}
+            self._ids[name][key] = identity
+            if key not in self.things:
+                self.things[key] = thing_id
+            code = self._meanings.setdefault((kind, unit), len(self._meanings))
+            self._meaning_of[identity] = code
             self.thing_of[identity] = thing_id
-            self.personal[identity] = known.data_class is DataClass.PERSONAL
+            self.personal[identity] = data_class == DataClass.PERSONAL
             self.decimals[identity] = UNDECLARED if decimals is None else decimals
+
+    def _grow(self, size: int) -> None:
+        self._meaning_of = resized(self._meaning_of, size)
+        self.thing_of = resized(self.thing_of, size)
+        self.personal = resized(self.personal, size)
+        self.decimals = resized(self.decimals, size, UNDECLARED)
 
     def datastreams(
         self,
@@ -150,14 +158,20 @@ class Catalogue:
 
         `wanted` maps to the stream, its kind and the gateway that first named it.
         """
-        missing = {name: want for name, want in wanted.items() if name not in self._by_name}
+        missing = {
+            (thing, name): want
+            for (thing, name), want in wanted.items()
+            if thing not in self._ids.get(name, ())
+        }
         if missing:
             self._gateways(connection, {gateway for _, _, gateway in missing.values()})
             self._create(connection, missing)
 
     def known(self, stream: Stream) -> Datastream:
         """The Datastream of a stream that `datastreams` was asked for."""
-        return self._by_name[stream.thing, stream.property]
+        identity = self._ids[stream.property][stream.thing]
+        kind, unit = list(self._meanings)[self._meaning_of[identity]]
+        return Datastream(identity, ResultKind(kind), unit)
 
     def _create(
         self,
@@ -182,7 +196,11 @@ class Catalogue:
         }
         connection.execute(INSERT_THINGS, {**parameters, "keys": sorted(set(keys))})
         connection.execute(INSERT_DATASTREAMS, parameters)
-        self._learn(connection.execute(SELECT_NAMED, parameters).fetchall())
+        known = {thing: thing for thing in keys}  # one text a Thing, whoever named it
+        named = connection.execute(SELECT_NAMED, parameters)
+        self._learn(
+            (identity, thing_id, known[key], *rest) for identity, thing_id, key, *rest in named
+        )
 
     def _gateways(self, connection: Session, ids: Iterable[str]) -> None:
         new = sorted(set(ids) - self._classes.keys())

@@ -106,6 +106,13 @@ class Rows:
         yield COPY_TRAILER
 
 
+def resized(array: NDArray[Any], size: int, fill: Any = 0) -> NDArray[Any]:
+    """The array with `size` elements, the new ones `fill`."""
+    grown = np.full(size, fill, array.dtype) if fill else np.zeros(size, array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
 def concatenate(shape: Shape, parts: Sequence[Rows]) -> Rows:
     """One Rows of many."""
     return Rows(

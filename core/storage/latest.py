@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,13 @@ from core.storage.columns import (
     copy_in,
     fetch_arrays,
     pack_columns,
+    resized,
 )
 
 Session = Connection[tuple[Any, ...]]
+HEARD_AT_ONCE_MAX = 1_000
+HEARD_SECONDS = 5.0
+"""More Things than that are written as heard only so often."""
 NEVER = np.iinfo(np.int64).min
 
 SELECT_PROJECTION = "SELECT append_id FROM projection WHERE sector = %(sector)s"
@@ -160,14 +165,8 @@ SPOKEN = np.dtype([("time", "i8"), ("at", "i8"), ("gateway", "i4"), ("changed", 
 
 
 def _grown(array: NDArray[Any], size: int, fill: Any = 0) -> NDArray[Any]:
-    """The array with room for indices below `size`, doubling."""
-    if size <= len(array):
-        return array
-    grown = np.zeros(max(size, 2 * len(array)), array.dtype)
-    grown[: len(array)] = array
-    if fill:
-        grown[len(array) :] = fill
-    return grown
+    """The array with room for indices below `size`, and for a quarter more when it has to grow."""
+    return array if size <= len(array) else resized(array, size + len(array) // 4, fill)
 
 
 @dataclass(slots=True)
@@ -187,6 +186,7 @@ class Latest:
     _moved: set[int] = field(default_factory=set)
     _spoken: NDArray[Any] = field(default_factory=lambda: np.zeros(0, SPOKEN))
     _gateways: dict[str, int] = field(default_factory=dict)
+    _heard_at: float = float("-inf")
 
     def load(self, connection: Session) -> None:
         """Take over what was flushed before; `catch_up` adds what was not."""
@@ -339,7 +339,7 @@ class Latest:
         Appends that changed nothing are told too, or the next start would look for news in them.
         """
         numbers = np.flatnonzero(self._numbers["changed"])
-        things = np.flatnonzero(self._spoken["changed"])
+        things = self._due()
         if not (len(numbers) or len(things) or self._changed or self.append_id != self._drained_id):
             return None
         self._drained_id = self.append_id
@@ -356,6 +356,16 @@ class Latest:
         self._spoken["changed"][things] = False
         self._changed, self._moved = {}, set()
         return taken
+
+    def _due(self) -> NDArray[np.intp]:
+        """The Things to write as heard: many at a time can wait, since who is silent is told after
+        many seconds."""
+        things = np.flatnonzero(self._spoken["changed"])
+        now = monotonic()
+        if len(things) > HEARD_AT_ONCE_MAX and now < self._heard_at + HEARD_SECONDS:
+            return things[:0]
+        self._heard_at = now
+        return things
 
 
 @dataclass(frozen=True, slots=True)
