@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import psycopg
 import pyarrow as pa
 
-from benchmarks.arrow_ingest import Way, over_kafka, over_mqtt
+from benchmarks.arrow_ingest import over_kafka, over_mqtt
 from benchmarks.result import Goal, Result
 from benchmarks.senders import Field, KafkaField, MqttField
-from benchmarks.stack import Database, databases
+from benchmarks.stack import Database, databases, ingestor_of_this_process
 from core.tokens import Role, issue, load_keys
 
 NEEDS = ("kafka",)
@@ -73,9 +72,9 @@ class City:
 class Watch:
     """Looks every few seconds at the ingestor's memory and at how far the latest values trail."""
 
-    def __init__(self, url: str, pid: int, streams: int) -> None:
+    def __init__(self, url: str, streams: int) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
-        self._process = psutil.Process(pid)
+        self._process = ingestor_of_this_process()
         self._streams = streams
         self._due = 0.0
         self.memory: list[float] = []
@@ -159,7 +158,7 @@ def taken(field: Field, due: dict[tuple[str, int], float], wait_seconds: float) 
 def measure(
     name: str,
     database: Database,
-    way: Callable[[str, Path], AbstractContextManager[Way]],
+    way: Callable[[str, Path], AbstractContextManager[str]],
     make: Callable[[str, dict[str, str]], Field],
     scale: float,
 ) -> Iterator[Result]:
@@ -168,19 +167,18 @@ def measure(
     cities = [City(number) for number in range(max(10, round(GATEWAYS * min(1.0, scale * 10))))]
     with tempfile.TemporaryDirectory(prefix="chimata-bench-") as name_of_folder:
         folder = Path(name_of_folder)
-        with database(folder) as url, way(url, folder) as ready:
+        with database(folder) as url, way(url, folder) as to:
             keys = load_keys(folder / "keys")
             names = [city.gateway for city in cities]
             tokens = {each: issue(keys, Role.GATEWAY, gateway=each) for each in names}
-            watch = Watch(url, ready.ingestor.pid, len(cities) * THINGS)
-            field = make(ready.to, tokens)
+            watch = Watch(url, len(cities) * THINGS)
+            field = make(to, tokens)
             try:
                 told = drive(field, cities, seconds, watch)
             finally:
                 field.close()
             if watch.found() != (told["rows"], told["sum"]):
                 raise RuntimeError(f"a query finds {watch.found()}, sent were {told}")
-            time.sleep(SAMPLE_SECONDS)
             watch.look()
     lags, backlogs, half = told["lags"], told["backlogs"], seconds // 2
     note = (

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import paho.mqtt.client as mqtt
+import psutil
 import psycopg
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
@@ -75,10 +76,14 @@ def databases() -> dict[str, Database]:
     return found
 
 
+def ingestor_of_this_process() -> psutil.Process:
+    """The one that `ingestor` started."""
+    (found,) = [p for p in psutil.Process().children() if "ingest" in p.cmdline()]
+    return found
+
+
 @contextmanager
-def ingestor(
-    kind: str, environment: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None]:
     """`chimata ingest KIND` as its own process, from its `ready` on."""
     with log.open("wb") as errors:
         process = subprocess.Popen(
@@ -92,7 +97,7 @@ def ingestor(
             line = process.stdout.readline()
             if line.strip() != b"ready":
                 raise RuntimeError(f"the ingestor did not start: {log.read_text()[-2000:]}")
-            yield process
+            yield
         finally:
             process.terminate()
             process.wait(timeout=READY_SECONDS_MAX)
