@@ -88,12 +88,15 @@ def up(
     ] = None,
     mqtt: Annotated[str, typer.Option(metavar="HOST:PORT", help="MQTT broker.")] = "127.0.0.1:1883",
     demo: Annotated[bool, typer.Option("--demo", help="Also run a simulated port city.")] = False,
+    database: Annotated[
+        str, typer.Option(metavar="URL", help="A PostgreSQL of yours in place of the embedded one.")
+    ] = "",
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C; prints `ready URL` once it serves."""
     from deploy import local
 
     settings = Settings.from_environment()
-    options = local.Options(data or settings.data, http or settings.http, mqtt, demo)
+    options = local.Options(data or settings.data, http or settings.http, mqtt, demo, database)
     with Progress() as report:
 
         def ready(url: str) -> None:

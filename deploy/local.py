@@ -52,6 +52,8 @@ class Options:
     http: str = "127.0.0.1:8000"
     mqtt: str = "127.0.0.1:1883"
     demo: bool = False
+    database: str = ""
+    """A PostgreSQL to use in place of the embedded one, as a libpq URL."""
 
 
 def up(options: Options, settings: Settings, report: Report, ready: Report) -> None:
@@ -127,11 +129,10 @@ class City:
         self._take_folder()
         for address, option in ((self._http, "--http"), (self._mqtt, "--mqtt")):
             check_free(address, option)
+        self._wait_for_room()
         keys = load_keys(self._data / "keys", create=True)
-        self.report("starting PostgreSQL")
-        self._database = postgres.start(self._data / "postgres", report=self.tell)
-        self._watch(_Named("PostgreSQL", self._database))
-        self._migrate(self._database.url)
+        database_url = self._options.database or self._start_database()
+        self._migrate(database_url)
         self.report("starting the MQTT broker")
         self._broker = broker.NatsBroker(
             self._data / "broker",
@@ -144,7 +145,7 @@ class City:
         self._broker.launch()
         self._watch(_Named("the MQTT broker", self._broker))
         self.report("starting the ingestor and the API")
-        environment = self._environment(self._database.url, self._broker)
+        environment = self._environment(database_url, self._broker)
         ingestor = self._launch("ingest-mqtt", environment, "ingest", "mqtt")
         if self._settings.kafka_bootstrap:
             self._launch("ingest-kafka", environment, "ingest", "kafka")
@@ -187,6 +188,19 @@ class City:
             ((signal.SIGTERM, supervise.STOP_SECONDS_MAX),),
             self.report,
         )
+
+    def _start_database(self) -> str:
+        self.report("starting PostgreSQL")
+        self._database = postgres.start(self._data / "postgres", report=self.tell)
+        self._watch(_Named("PostgreSQL", self._database))
+        return self._database.url
+
+    def _wait_for_room(self) -> None:
+        """Nothing can start on a full disk: who clears it need not start us again."""
+        while self._room.is_full():
+            self._room.look()
+            self.report("")
+            time.sleep(TICK_SECONDS)
 
     def _migrate(self, url: str) -> None:
         from core.storage.migrate import migrate
@@ -235,6 +249,8 @@ class City:
                     "unavailable",
                     f"{part.name} is not ready after {READY_SECONDS_MAX:.0f} s: see {part.log}",
                 )
+            self.supervisor.tick()  # what it waits for may itself have to be started again
+            self.keep()
             self.report("")
             time.sleep(0.05)
 

@@ -1,5 +1,6 @@
 """`chimata soak`: the platform under load while parts of it are killed; nothing lost or twice."""
 
+import bisect
 import contextlib
 import json
 import os
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ SETTLE_SECONDS_MAX = 300.0
 """Without any progress for so long after the load's end, what is still waiting counts as lost."""
 GATEWAY_ENDS_MAX = 50
 TICK_SECONDS = 0.05
+MISSED_AGAIN_SECONDS = 1.0
 BEGIN_BEFORE_SECONDS = 2 * 24 * 3600
 LOOSE_SHARE = 0.01
 """Loose messages for each row sent in batches."""
@@ -171,7 +173,11 @@ class Soak:
         waiting = list(self.plan)
         while (now := time.monotonic()) < end:
             if waiting and now >= self._begun + waiting[0].at:
-                self._strike(waiting.pop(0))
+                planned = waiting.pop(0)
+                if not self._strike(planned):
+                    # A kill that found its part down is owed; its turn comes once it is up again.
+                    again = replace(planned, at=now - self._begun + MISSED_AGAIN_SECONDS)
+                    bisect.insort(waiting, again, key=lambda each: each.at)
             self._keep(now)
             time.sleep(TICK_SECONDS)
         for _, undo in self._undo:
@@ -180,7 +186,7 @@ class Soak:
         self.report.seconds = time.monotonic() - self._begun
         self.report.strikes, self.report.missed = dict(self._strikes), dict(self._missed)
 
-    def _strike(self, planned: Any) -> None:
+    def _strike(self, planned: Any) -> bool:
         from deploy.soak.faults import FAULTS
 
         fault = FAULTS[planned.fault]
@@ -189,12 +195,13 @@ class Soak:
         if undo is None:
             self._missed[planned.fault] += 1
             self._tell(f"{at:7.1f} s  {planned.fault}: nothing there to hit")
-            return
+            return fault.group != "kill"
         self._strikes[planned.fault] += 1
         self.report.kills += fault.group == "kill"
         lasting = f" for {planned.seconds:.1f} s" if planned.seconds else ""
         self._tell(f"{at:7.1f} s  {planned.fault}{lasting}")
         self._undo.append((time.monotonic() + planned.seconds, undo))
+        return True
 
     def _keep(self, now: float) -> None:
         """Undo what has lasted long enough; start again what ended, as a service manager does."""

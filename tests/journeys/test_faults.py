@@ -7,6 +7,8 @@ import pytest
 from core.errors import CityError
 from deploy.soak import command, faults
 from deploy.soak.command import MIB, Options
+from tests.journeys.test_kills import timescale_database
+from tests.require import timescale_url
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -42,6 +44,14 @@ def test_nothing_is_lost_and_nothing_twice(tmp_path: Path, group: str) -> None:
     check(report)
     assert {faults.FAULTS[name].group for name in report.strikes} == {group}
     assert group == "kill" or report.compared["loose_gone"] == 0
+
+
+@pytest.mark.timescale
+@pytest.mark.parametrize("group", ["kill", "cut", "hang"])
+def test_the_same_on_timescale(tmp_path: Path, group: str) -> None:
+    """Reached through a proxy that is cut and falls silent; the server is not ours to kill."""
+    with timescale_database(timescale_url()) as url:
+        check(soak(tmp_path, faults=(group,), database=url, seed=len(group), late_seconds=0.0))
 
 
 def test_full_disks_are_told_and_waited_for(tmp_path: Path) -> None:
