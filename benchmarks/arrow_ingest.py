@@ -39,9 +39,9 @@ COPY = f"COPY raw_copy ({', '.join(NUMBER.columns)}) FROM STDIN (FORMAT binary)"
 
 def recording(path: Path, number: int, rows: int) -> None:
     """So many rows of STREAMS Datastreams at 1 Hz, ending now: a port's last minutes, in order."""
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng(number + 1)
     seconds = rows // STREAMS
-    start = (time.time_ns() // 1000) - (RUNS - number) * (ROWS // STREAMS + 60) * 1_000_000
+    start = (time.time_ns() // 1000) - (RUNS - number + 1) * (ROWS // STREAMS + 60) * 1_000_000
     stream = np.tile(np.arange(STREAMS, dtype=np.int32), seconds)
     moment = start + np.repeat(np.arange(seconds, dtype=np.int64), STREAMS) * 1_000_000
     things = pa.array([f"4310{i // 2:05d}" for i in range(STREAMS)])
