@@ -18,6 +18,8 @@ class Settings:
 
     database_url: str = ""
     """PostgreSQL >= 15, as a libpq URL."""
+    cells: str = ""
+    """Databases that one read API spans: NAME=URL;NAME=URL; empty means CHIMATA_DATABASE_URL."""
     mqtt_url: str = "mqtt://127.0.0.1:1883"
     """MQTT broker; user and password in it are the ingestor's; mqtts:// for TLS."""
     mqtt_version: int = 5

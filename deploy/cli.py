@@ -123,9 +123,10 @@ def migrate(data: Data = None) -> None:
 def serve(
     http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = None,
 ) -> None:
-    """Serve the API and the dashboard for CHIMATA_DATABASE_URL."""
+    """Serve the API and the dashboard for CHIMATA_DATABASE_URL, or over all of CHIMATA_CELLS."""
     import uvicorn
 
+    from api import cells
     from api.app import create_app
     from deploy import local
     from ingest import http as ingest_http
@@ -134,8 +135,11 @@ def serve(
     settings = Settings.from_environment()
     host, port = local.resolve_address(http or settings.http, "--http")
     local.check_free((host, port), "--http")
+    app: Any = None
+    if settings.cells:
+        app = cells.create(settings)
     uvicorn.run(
-        create_app(settings, [ingest_http.router(settings)]),
+        app or create_app(settings, [ingest_http.router(settings)]),
         host=host,
         port=port,
         log_level="warning",
