@@ -170,7 +170,7 @@ def identified(scale: float) -> Result:
     """The embedded stack with everything on; each message is a batch of its own in the ledger."""
     messages, runs = max(100, round(IDENTIFIED * scale)), max(1, round(RUNS * scale))
     with stack.platform() as city:
-        gateway = stack.Gateway(city)
+        gateway = stack.Gateway.of(city)
         try:
             send(gateway, "warm-up", WARM_UP)
             pairs = [send(gateway, f"run-{number}", messages) for number in range(runs)]

@@ -50,7 +50,7 @@ def latencies(city: Platform, observations: int) -> list[float]:
     listener.start()
     if not listener.connected.wait(WAIT_SECONDS_MAX):
         raise TimeoutError("the live stream did not open")
-    gateway = stack.Gateway(city)
+    gateway = stack.Gateway.of(city)
     sent: dict[int, float] = {}
     try:
         for number in range(WARM_UP + observations):

@@ -6,12 +6,14 @@ import queue
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import paho.mqtt.client as mqtt
 import psutil
 import psycopg
@@ -20,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from core.storage.migrate import migrate
 from deploy import postgres
+from deploy.broker import free_port
 from tests.platform import CHIMATA, Platform, running
 
 GATEWAY = "bench"
@@ -103,19 +106,50 @@ def ingestor(kind: str, environment: dict[str, str], log: Path) -> Iterator[None
             process.wait(timeout=READY_SECONDS_MAX)
 
 
+@contextmanager
+def serving(environment: dict[str, str], log: Path) -> Iterator[str]:
+    """`chimata serve` as its own process, from its first answer on; its URL."""
+    address = f"127.0.0.1:{free_port()}"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(CHIMATA), "serve", "--http", address],
+            env={**os.environ, **environment},
+            stdout=out,
+            stderr=out,
+        )
+        try:
+            deadline = time.monotonic() + READY_SECONDS_MAX
+            while not _answers(f"http://{address}/v1/sectors"):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"it does not serve: {log.read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait(timeout=READY_SECONDS_MAX)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
 class Gateway:
     """One MQTT 3.1.1 session: publishes batches with an identity and reads its receipts."""
 
-    def __init__(self, city: Platform) -> None:
-        address = urlsplit(city.mqtt)
+    def __init__(self, url: str, token: str, name: str = GATEWAY) -> None:
+        address = urlsplit(url)
+        self.name = name
         self.receipts: queue.Queue[dict[str, Any]] = queue.Queue()
         self.acknowledged = 0
         self._subscribed = threading.Event()
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"{GATEWAY}-benchmark", protocol=mqtt.MQTTv311
+            CallbackAPIVersion.VERSION2, client_id=f"{name}-benchmark", protocol=mqtt.MQTTv311
         )
         self._client.max_inflight_messages_set(INFLIGHT_MAX)
-        self._client.username_pw_set(GATEWAY, city.token("gateway", "--gateway", GATEWAY))
+        self._client.username_pw_set(name, token)
         self._client.on_connect = self._connected
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._received
@@ -125,9 +159,14 @@ class Gateway:
         if not self._subscribed.wait(CONNECT_SECONDS_MAX):
             raise TimeoutError("the broker did not take our sign-in")
 
+    @classmethod
+    def of(cls, city: Platform) -> "Gateway":
+        """A gateway of this platform, with a token that it issues."""
+        return cls(city.mqtt, city.token("gateway", "--gateway", GATEWAY))
+
     def publish(self, sector: str, format: str, boot: str, seq: int, payload: bytes) -> None:
         """Queue one batch with QoS 1; paho keeps INFLIGHT_MAX of them in flight."""
-        topic = f"chimata/v1/{sector}/{GATEWAY}/{format}/{boot}/{seq}"
+        topic = f"chimata/v1/{sector}/{self.name}/{format}/{boot}/{seq}"
         self._client.publish(topic, payload, qos=1)
 
     def close(self) -> None:
@@ -136,7 +175,7 @@ class Gateway:
         self._client.loop_stop()
 
     def _connected(self, client: mqtt.Client, *_: object) -> None:
-        client.subscribe(f"chimata/v1/receipts/{GATEWAY}", qos=1)
+        client.subscribe(f"chimata/v1/receipts/{self.name}", qos=1)
 
     def _received(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self.receipts.put(json.loads(message.payload))
