@@ -104,7 +104,7 @@ def _settle(gateways: list[stack.Gateway], batches: int) -> None:
         gateway.close()
 
 
-def probe(url: str, gateway: stack.Gateway, seconds: float) -> Milliseconds:
+def probe(url: str, gateway: stack.Gateway, seconds: float, warm_up: float) -> Milliseconds:
     """Change one signal after the other; how long GET of it still gives what was before."""
     delays: Milliseconds = Counter()
     address = urlsplit(url)
@@ -122,7 +122,7 @@ def probe(url: str, gateway: stack.Gateway, seconds: float) -> Milliseconds:
             if _seen(connection, thing) >= moment:
                 break
             time.sleep(POLL_SECONDS)
-        if time.perf_counter() - began > WARM_UP_SECONDS:
+        if time.perf_counter() - began > warm_up:
             delays[(now_us() - moment) // 1000] += 1
         number += 1
         time.sleep(max(0.0, began + number * PROBE_SECONDS - time.perf_counter()))
@@ -151,8 +151,9 @@ def quantile(delays: Milliseconds, part: float) -> int:
 
 def measure(label: str, database: stack.Database, scale: float) -> Iterator[Result]:
     """The whole stack under the load; the delays of the changes after the warm-up."""
-    seconds = max(WARM_UP_SECONDS / 2, SECONDS * scale) + WARM_UP_SECONDS
-    rate = round(CHANGES_A_SECOND * min(1.0, 10 * scale))
+    share = min(1.0, 10 * scale)
+    warm_up = WARM_UP_SECONDS * max(0.25, share)
+    seconds, rate = max(4.0, SECONDS * scale) + warm_up, round(CHANGES_A_SECOND * share)
     ticks = round(seconds / INTERVAL_SECONDS)
     with tempfile.TemporaryDirectory(prefix="chimata-bench-") as text:
         folder = Path(text)
@@ -162,10 +163,10 @@ def measure(label: str, database: stack.Database, scale: float) -> Iterator[Resu
             prober = stack.Gateway(broker, issue(keys, Role.GATEWAY, gateway="probe"), "probe")
             environment = {"CHIMATA_DATABASE_URL": url, "CHIMATA_DATA": str(folder)}
             with stack.serving(environment, folder / "api.log") as api:
-                since = now_us() + round((WARM_UP_SECONDS + 1) * 1e6)
+                since = now_us() + round((warm_up + 1) * 1e6)
                 done: Queue[Milliseconds | None] = _spawned.Queue()
                 listener = _spawned.Process(target=listen, args=(api, since, done), daemon=True)
-                signals = round(SIGNALS * min(1.0, 10 * scale))
+                signals = round(SIGNALS * share)
                 arguments = (broker, tokens, rate, signals, ticks)
                 sender = _spawned.Process(target=send, args=arguments, daemon=True)
                 listener.start()
@@ -173,7 +174,7 @@ def measure(label: str, database: stack.Database, scale: float) -> Iterator[Resu
                 time.sleep(0.5)
                 sender.start()
                 spent = psutil.cpu_times()
-                probed = probe(api, prober, seconds)
+                probed = probe(api, prober, seconds, warm_up)
                 sender.join(SETTLE_SECONDS_MAX)
                 if sender.exitcode != 0:
                     raise RuntimeError("not every batch of changes has a receipt")
@@ -187,7 +188,7 @@ def measure(label: str, database: stack.Database, scale: float) -> Iterator[Resu
     cores = (busy.user + busy.system - spent.user - spent.system) / seconds
     note = (
         f"{rate} changes a second of {signals} signals by {GATEWAYS} gateways for {seconds:.0f} s, "
-        f"the first {WARM_UP_SECONDS:.0f} s not counted; {cores:.2f} cores busy"
+        f"the first {warm_up:.0f} s not counted; {cores:.2f} cores busy"
     )
     for way, delays in (("stream", streamed), ("get", probed)):
         spread = (min(delays), max(delays))
