@@ -12,7 +12,7 @@ from benchmarks import result
 from benchmarks.result import Result
 
 HERE = Path(__file__).parent
-SUPPORT = frozenset({"mqtt_load", "result", "senders", "stack"})
+SUPPORT = frozenset({"intersections", "mqtt_load", "result", "senders", "stack"})
 
 console = Console()
 
