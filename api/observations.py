@@ -11,6 +11,7 @@ from api.fields import (
     KnownSector,
     Limit,
     ThingId,
+    Unit,
     format_interval,
     next_url,
     open_cursor,
@@ -25,12 +26,15 @@ from consent.history import Datastream, Span
 from consent.queries import Row
 from core.errors import CityError, invalid
 from core.sensorthings import ResultKind
+from core.units import conversion
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9999, 12, 31, tzinfo=UTC)
 OBSERVATIONS_DEFAULT = 1000
 EARLIEST, NEVER = "-infinity", "infinity"
+RESULTS = frozenset({"result", "mean", "minimum", "maximum", "last"})
 Page = tuple[list[Row], str | None]
+Line = tuple[float, float] | None
 
 router = APIRouter()
 
@@ -82,6 +86,7 @@ def read_observations(
     limit: Limit = None,
     interval: Interval = None,
     after: After = None,
+    unit: Unit = None,
 ) -> Response:
     """A page of one property's history in [from, to), oldest first."""
     size = page_size(limit, OBSERVATIONS_DEFAULT, request)
@@ -93,6 +98,7 @@ def read_observations(
         if stream is None:
             detail = f"{sector.name} has no {observed_property!r} of a Thing {thing!r}"
             raise CityError("not-found", detail)
+        line = conversion_of(stream, unit)
         if step is None:
             rows, more = _plain(connection, stream, span, size, since)
         else:
@@ -100,13 +106,36 @@ def read_observations(
     body = {
         "thing": thing,
         "property": observed_property,
-        "unit": stream.unit,
+        "unit": unit or stream.unit,
         "kind": stream.kind.value,
         "interval": format_interval(step) if step else None,
-        "observations": rows,
+        "observations": converted(rows, line),
         "next": next_url(request, more),
     }
     return door.cacheable(request, body)
+
+
+def conversion_of(stream: Datastream, unit: str | None) -> Line:
+    """How results become results in `unit`; CityError `invalid` where they cannot."""
+    if unit is None:
+        return None
+    if stream.kind is not ResultKind.NUMBER:
+        raise invalid("unit", f"only numbers have a unit, and this is a {stream.kind}")
+    return conversion(stream.unit, unit)
+
+
+def converted(rows: list[Row], line: Line) -> list[Row]:
+    """The rows with their results in another unit; counts are left as they are."""
+    if line is None:
+        return rows
+    factor, offset = line
+    return [
+        {
+            name: value * factor + offset if name in RESULTS and value is not None else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def _plain(

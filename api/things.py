@@ -24,6 +24,8 @@ from consent import door, queries
 from consent.latest import select_latest
 from core.errors import CityError
 from core.sector import Sector
+from core.sensorthings import ResultKind
+from core.units import conversion_if_any
 
 GEOJSON = "application/geo+json"
 SEARCH_CHARACTERS_MAX = 100
@@ -60,14 +62,16 @@ def read_things(
 
 
 @router.get("/v1/{sector}/things/{thing}", response_model=Thing, tags=["every sector"])
-def read_thing(request: Request, sector: KnownSector, thing: ThingId) -> Response:
+def read_thing(
+    request: Request, sector: KnownSector, thing: ThingId, unit: Unit = None
+) -> Response:
     """One Thing with its Datastreams and their latest values."""
     with door.reading(request, sector) as connection:
         row = queries.select_thing(connection, thing)
         if row is None:
             raise CityError("not-found", f"{sector.name} has no Thing {thing!r}")
         streams = queries.select_datastreams(connection, row["id"])
-    body = {**_thing(row), "datastreams": [_datastream(sector, each) for each in streams]}
+    body = {**_thing(row), "datastreams": [_datastream(sector, each, unit) for each in streams]}
     return door.cacheable(request, body)
 
 
@@ -114,19 +118,24 @@ def _thing(row: queries.Row) -> dict[str, Any]:
     }
 
 
-def _datastream(sector: Sector, row: queries.Row) -> dict[str, Any]:
+def _datastream(sector: Sector, row: queries.Row, unit: str | None) -> dict[str, Any]:
     declared = sector.by_name.get(row["property"].partition("/")[0])
+    line = conversion_if_any(row["unit"], unit) if unit else None
+    converts = line is not None and row["kind"] == ResultKind.NUMBER
     latest = None
     if row["phenomenon_time"] is not None:
+        result = queries.result_of(row["kind"], row)
+        if converts and line and result is not None:
+            result = result * line[0] + line[1]
         latest = {
             "phenomenon_time": row["phenomenon_time"],
-            "result": queries.result_of(row["kind"], row),
+            "result": result,
             "quality": row["quality"],
         }
     return {
         "property": row["property"],
         "title": {"ja": declared.title_ja, "en": declared.title_en} if declared else None,
-        "unit": row["unit"],
+        "unit": unit if converts else row["unit"],
         "kind": row["kind"],
         "data_class": row["data_class"],
         "undeclared": row["undeclared"],

@@ -40,9 +40,7 @@ COPY_HEADER_BYTES, COPY_TRAILER = 19, b"\xff\xff"
 BOUND = frozenset({"classes", "sector", "default_class"})
 
 SELECT_HAS_OPEN = """
-SELECT EXISTS (
-  SELECT FROM datastream d JOIN thing t ON t.id = d.thing_id
-  WHERE t.sector = %(sector)s AND d.data_class = 'open')
+SELECT EXISTS (SELECT FROM thing t WHERE t.sector = %(sector)s AND 'open' = ANY(t.data_classes))
 """
 SELECT_POSITIONS = "SELECT sector, append_id FROM sector_log"
 SELECT_APPENDS = """
