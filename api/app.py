@@ -23,6 +23,7 @@ from api import (
     metrics,
     observations,
     problems,
+    rejections,
     sectors,
     static,
     things,
@@ -33,8 +34,8 @@ from core.settings import Settings
 
 log = logging.getLogger("chimata.api")
 
-OPERATORS = frozenset({"/v1/account", "/v1/gateways", "/v1/gateways/{gateway}/gaps", "/metrics"})
-"""Addresses that nobody reads without a token."""
+OPERATORS = ("/v1/account", "/v1/gateways", "/v1/rejections", "/metrics")
+"""How the addresses begin that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 DESCRIPTION = (
     "Observations of a city: traffic signals, ports, 5G edge nodes, farms. Times are ISO 8601 in "
@@ -69,7 +70,8 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     for router in extra_routers:
         app.include_router(router)
     app.include_router(live.router, dependencies=signed_in)
-    for router in (sectors.router, account.router, gateways.router, metrics.router):
+    operators = (account.router, gateways.router, metrics.router, rejections.router)
+    for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
@@ -163,7 +165,7 @@ def _complete(path: str, operation: dict[str, Any], page_rows_max: int) -> None:
     if "security" in operation:
         answers = problems.documented(*SIGNED_IN_PROBLEMS)
         operation["responses"] |= {str(status): each for status, each in answers.items()}
-        if path not in OPERATORS:
+        if not path.startswith(OPERATORS):
             operation["security"] = [{}, *operation["security"]]
     for parameter in operation.get("parameters", ()):
         if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:

@@ -41,6 +41,11 @@ def reading(request: Request, sector: Sector) -> AbstractContextManager[Permitte
     return gate_of(request).reading(principal_of(request), sector)
 
 
+def rejections(request: Request) -> AbstractContextManager[PermittedConnection]:
+    """Gate.rejections for the caller of this request; same errors."""
+    return gate_of(request).rejections(principal_of(request))
+
+
 def encode(body: Any) -> bytes:
     """JSON bytes: aware datetimes in UTC with Z, NaN as null."""
     return orjson.dumps(body, option=ENCODING)

@@ -232,6 +232,17 @@ class Gate:
         """Each pool's own counts (psycopg_pool), by the pool's role."""
         return {pool.name: pool.get_stats() for pool in (self._read, self._gate)}
 
+    @contextmanager
+    def rejections(self, principal: Principal) -> Iterator[PermittedConnection]:
+        """One read-only snapshot of the rejections; CityError without scope read:rejections.
+
+        Queries filter by class: of what is personal they show no more than counts and reasons.
+        """
+        if "read:rejections" not in principal.scopes:
+            raise _no_entry(principal, "the rejections")
+        with _connected(self._gate) as connection:
+            yield PermittedConnection(_SEAL, connection, "", "", classes_of(principal), {})
+
     def positions(self) -> dict[str, int]:
         """The newest append id of every sector: where a live stream starts."""
         with _connected(self._read) as connection:

@@ -146,12 +146,17 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One undecodable item of a message: kept with its payload, its reason and where it stood."""
+    """One undecodable item of a message: kept with its payload, its reason and where it stood.
+
+    `format` is what the payload can be taken in as once it can: "" is the message's own format,
+    None means nothing.
+    """
 
     reason: str
     detail: str
     payload: bytes
     item: int = 0
+    format: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +273,11 @@ class ObservationsBuilder:
         if before is None or before.phenomenon_time < phenomenon_time:
             self._heard[thing] = Heard(thing, phenomenon_time)
 
-    def reject(self, reason: str, detail: str, payload: bytes, item: int = 0) -> None:
+    def reject(
+        self, reason: str, detail: str, payload: bytes, item: int = 0, format: str | None = ""
+    ) -> None:
         """Keep an undecodable item: `reason` is a slug, `detail` names the field and the fault."""
-        self._rejected.append(Rejected(reason, detail, payload, item))
+        self._rejected.append(Rejected(reason, detail, payload, item, format))
 
     def sizes(self) -> tuple[int, int, int, int, int, int]:
         """How many it holds now: numbers, categories, positions, documents, rejections, messages.

@@ -58,6 +58,14 @@ class Settings:
     """Folder for Parquet: retention drops a day only once it is there; empty means no archive."""
     ledger_days: int = 90
     """Identities of batches older than this are forgotten; 0 keeps all."""
+    rejection_items_max: int = 10_000
+    """Open rejections kept singly, a gateway and sector; more are counted by hour and reason."""
+    rejection_bytes_max: int = 64 * 1024 * 1024
+    """Payload bytes kept of them; above it a rejection keeps its hash, reason and count."""
+    rejection_days: int = 30
+    """After this a rejection lets its payload go: hash, reason and count stay; 0 keeps all."""
+    seal_public_key: str = ""
+    """Base64 X25519 key to which personal rejections are sealed; `data` keeps a pair otherwise."""
     page_rows_max: int = 10_000
     """Largest `limit` of a page."""
     sse_clients_max: int = 1_000

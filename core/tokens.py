@@ -20,6 +20,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.jws import extract_compact
 
+from core import seal
 from core.errors import CityError, invalid
 from core.settings import Settings
 
@@ -44,7 +45,9 @@ class Role(StrEnum):
 
 SCOPES = {
     Role.GATEWAY: frozenset({"publish"}),
-    Role.OPERATOR: frozenset({"read:shared", "read:account", "subscribe"}),
+    Role.OPERATOR: frozenset(
+        {"read:shared", "read:account", "read:rejections", "write:rejections", "subscribe"}
+    ),
     Role.STAFF: frozenset({"read:shared"}),
     Role.CITIZEN: frozenset({"read:own"}),
 }
@@ -88,6 +91,7 @@ def load_keys(folder: Path, *, create: bool = False) -> Keys:
         key = OKPKey.generate_key("Ed25519", {"use": "sig", "kid": secrets.token_hex(8)})
         _write_once(signing_file, orjson.dumps(key.as_dict(private=True)))
         _write_once(secret_file, base64.b64encode(secrets.token_bytes(32)))
+        _write_once(folder / seal.FILE, seal.new_private_key())
     try:
         return Keys(
             OKPKey.import_key(orjson.loads(signing_file.read_bytes())),

@@ -12,7 +12,7 @@ import typer
 from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role, check_name
-from deploy import archive, gateways, imports
+from deploy import archive, gateways, imports, rejections
 from deploy.account import account
 from deploy.console import Data, Json, Progress, console, database, say
 from deploy.soak.command import soak
@@ -34,6 +34,7 @@ app.add_typer(gateways.app, name="gateways")
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(token_app, name="token")
+app.add_typer(rejections.app, name="rejections")
 app.add_typer(fields_app, name="fields")
 app.command("export")(archive.export)
 app.command("import")(imports.run)
@@ -130,6 +131,7 @@ def serve(
     from api.app import create_app
     from deploy import local
     from ingest import http as ingest_http
+    from ingest import rejections as mending
 
     _log_to_stderr()
     settings = Settings.from_environment()
@@ -139,7 +141,7 @@ def serve(
     if settings.cells:
         app = cells.create(settings)
     uvicorn.run(
-        app or create_app(settings, [ingest_http.router(settings)]),
+        app or create_app(settings, [ingest_http.router(settings), mending.router(settings)]),
         host=host,
         port=port,
         log_level="warning",

@@ -127,7 +127,7 @@ def _folder(settings: Settings) -> Finding:
         return Finding(name, can, f"{data} will be made", mend)
     if not data.is_dir() or not os.access(data, os.R_OK | os.W_OK | os.X_OK):
         return Finding(name, False, f"{data} is not a folder you can write to", f"chown it: {data}")
-    for secret in (data / "keys" / "signing.jwk", data / "keys" / "ingest.secret"):
+    for secret in (data / "keys" / each for each in ("signing.jwk", "ingest.secret", "seal.key")):
         if secret.exists() and secret.stat().st_mode & 0o077:
             told = f"{secret} is readable by others ({stat.filemode(secret.stat().st_mode)})"
             return Finding(name, False, told, f"chmod 600 {secret!s}; then make new tokens")

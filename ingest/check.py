@@ -262,7 +262,7 @@ class _Checker:
             verdict = "bad-time", f"phenomenon_time: {_iso(time)} is before 1970 or in the future"
         reason, detail = verdict or ("bad-result", f"result: {result} is not possible")
         payload = observation_json(stream, _iso(time), result)
-        self.rejected.append(Rejected(reason, detail, payload, position))
+        self.rejected.append(Rejected(reason, detail, payload, position, "json"))
 
 
 def _name_fault(field: str, text: str, limit: int) -> Verdict:

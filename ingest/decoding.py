@@ -21,6 +21,7 @@ log = logging.getLogger("chimata.ingest")
 
 SEQ_MAX = 2**53
 SEQ_DIGITS_MAX = 16  # of 2**53
+FORMAT_CHARACTERS_MAX = 100
 
 UNKNOWN = Sector("unknown", "不明", "Unknown", DataClass.PERSONAL, (), ())
 """Where rejections go that name no sector we have."""
@@ -78,7 +79,8 @@ class Decoder:
         gateway = raw.gateway if NAME.fullmatch(raw.gateway) else UNKNOWN.name
         identity, fault = _identity(raw)
         fault = raw.refuse or fault
-        decoded = undecodable(raw, *fault) if fault is not None else self._decoded(raw)
+        # What the channel refused is never to be believed, whatever it may decode to.
+        decoded = undecodable(raw, *fault, None) if fault is not None else self.decoded(raw)
         if not decoded.received and not decoded.messages:
             decoded = replace(decoded, messages=1, unchanged=1)
         return Message(
@@ -93,10 +95,10 @@ class Decoder:
             *identity,
         )
 
-    def _decoded(self, raw: Raw) -> Decoded:
+    def decoded(self, raw: Raw) -> Decoded:
         """Decode and check; whatever a decoder does wrong ends as a rejection of this message."""
         if self._sector is UNKNOWN:
-            return undecodable(raw, "unknown-sector", f"sector: there is no {raw.sector!r}")
+            return undecodable(raw, "unknown-sector", f"sector: there is no {raw.sector!r}", None)
         context = Context(raw.gateway, raw.received_at, self._memory)
         try:
             if len(raw.payload) > self._settings.body_bytes_max:
@@ -110,7 +112,8 @@ class Decoder:
                 decoded = DECODERS[raw.format](raw.payload, context)
             else:
                 detail = f"format: {self._sector.name} takes no {raw.format!r}"
-                return undecodable(raw, "unknown-format", detail)
+                known = raw.format.isprintable() and len(raw.format) <= FORMAT_CHARACTERS_MAX
+                return undecodable(raw, "unknown-format", detail, raw.format if known else None)
             self._clocks.hear(raw.gateway, raw.received_at, decoded)
             return check(self._sector, decoded, raw.received_at, self._settings.future_seconds_max)
         except Exception as error:
@@ -118,9 +121,9 @@ class Decoder:
             return undecodable(raw, "decoder-error", f"{type(error).__name__}: {error}")
 
 
-def undecodable(raw: Raw, reason: str, detail: str) -> Decoded:
-    """The whole message as one rejection with its payload."""
-    return Decoded(rejected=(Rejected(reason, detail, raw.payload),), messages=1)
+def undecodable(raw: Raw, reason: str, detail: str, form: str | None = "") -> Decoded:
+    """The whole message as one rejection with its payload; `form` as in Rejected."""
+    return Decoded(rejected=(Rejected(reason, detail, raw.payload, 0, form),), messages=1)
 
 
 def _message(run: Run, gateway: str, decoded: Decoded) -> Message:

@@ -91,7 +91,7 @@ def router(settings: Settings) -> APIRouter:
             str | None, Header(description="boot/seq: makes a repeat a no-op", examples=["a1/0"])
         ] = None,
     ) -> Response:
-        principal = await _gateway(request)
+        principal = await signed_in(request, Role.GATEWAY, "publish", "send observations")
         if form not in all_formats(domains.sector(sector)):
             raise CityError("not-found", f"format: {sector} takes no {form!r}; see /v1/sectors")
         boot, seq = _identity(chimata_batch)
@@ -109,15 +109,15 @@ def router(settings: Settings) -> APIRouter:
     return routes
 
 
-async def _gateway(request: Request) -> Principal:
-    """The gateway that signs in; CityError when it is none."""
+async def signed_in(request: Request, role: Role, scope: str, what: str) -> Principal:
+    """Who signs in, if it is of this role and has the scope; CityError otherwise."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token or len(token) > TOKEN_BYTES_MAX:
-        raise CityError("unauthenticated", "sending needs a gateway's bearer token")
+        raise CityError("unauthenticated", f"to {what} needs the bearer token of a {role.value}")
     verifier: Verifier = request.app.state.verifier
     principal = await to_thread.run_sync(verifier.verify, token.strip())
-    if principal.role is not Role.GATEWAY or "publish" not in principal.scopes:
-        raise CityError("forbidden", "only a gateway's token may send observations")
+    if principal.role is not role or scope not in principal.scopes:
+        raise CityError("forbidden", f"only the token of a {role.value} may {what}")
     return principal
 
 

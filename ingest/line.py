@@ -65,7 +65,7 @@ class Line:
         self._settings = pipeline.settings
         self._sector = sector
         self._decoder = Decoder(sector, pipeline.settings, pipeline.clocks)
-        self._store = SectorStore(sector)
+        self._store = SectorStore(sector, pipeline.keeping)
         self._raw: deque[Raw | Run] = deque()
         self._ready: deque[Held] = deque()
         self._ready_rows = 0

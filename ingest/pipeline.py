@@ -16,6 +16,7 @@ from core.settings import Settings
 from core.storage.figures import ProcessFigures
 from core.storage.ledger import new_process
 from core.storage.pool import Session
+from core.storage.rejections import Keeping
 from ingest.clocks import Clocks
 from ingest.decoding import sector_of
 from ingest.line import Line
@@ -81,6 +82,7 @@ class Pipeline:
         settle_runs: Callable[[Sequence[Run]], None] = lambda runs: None,
     ) -> None:
         self.settings = settings
+        self.keeping = Keeping.of(settings)
         self.process = new_process()
         self.settle = settle
         self.settle_runs = settle_runs

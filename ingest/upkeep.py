@@ -12,6 +12,7 @@ from core.errors import CityError, brief
 from core.settings import Settings
 from core.storage.ledger import hold_process_lock, prune
 from core.storage.pool import DatabaseRole, Session, open_session
+from core.storage.rejections import fold_old
 from core.storage.rollup import Worker
 from ingest.archiving import Archivist
 from ingest.line import FLUSH_SECONDS, Line
@@ -133,6 +134,7 @@ class Maintainer(threading.Thread):
                     session.commit()
                     self._drop_archived(session)
                     self._prune_ledger(session)
+                    self._fold_rejections(session)
             except (psycopg.Error, CityError) as error:
                 log.warning("partitions not maintained, will retry: %s", brief(error))
             self._stopping.wait(MAINTAIN_SECONDS)
@@ -156,4 +158,10 @@ class Maintainer(threading.Thread):
         """Forget old identities, step by step: each holds up appends for a moment only."""
         days = self._settings.ledger_days
         while days and not self._stopping.is_set() and prune(session, days):
+            session.commit()
+
+    def _fold_rejections(self, session: Session) -> None:
+        """Let old payloads go, step by step as well."""
+        days = self._settings.rejection_days
+        while days and not self._stopping.is_set() and fold_old(session, days):
             session.commit()

@@ -441,7 +441,7 @@ def _rejections(
                 else ("not-finite", "result: not a finite number")
             )
         reason, detail = fault or ("invalid-row", "row: cannot be stored")
-        rejected.append(Rejected(reason, detail, _row_json(values), number))
+        rejected.append(Rejected(reason, detail, _row_json(values), number, "json"))
     return tuple(rejected)
 
 

@@ -6,7 +6,7 @@ their Datastream cannot repeat and go straight through COPY; all others are merg
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ from core.storage.ledger import Counts, Pending
 from core.storage.message import Message, Outcome, rows_of, wanted
 
 Session = Connection[tuple[Any, ...]]
+Finish = Callable[[Sequence[Outcome]], None]
 
 DIRECT_COMPRESS_ROWS_MIN = 10_000
 """Fewer rows make poor columnstore batches: they wait as rows for the compression policy."""
@@ -111,8 +112,9 @@ class SectorStore:
     Connections given to it act as chimata_ingest and are not in autocommit mode.
     """
 
-    def __init__(self, sector: Sector) -> None:
+    def __init__(self, sector: Sector, keeping: rejections.Keeping | None = None) -> None:
         self.sector = sector
+        self._keeping = keeping or rejections.Keeping()
         self._catalogue = Catalogue(sector)
         self._latest = Latest(sector.name)
         self._loaded = False
@@ -124,11 +126,16 @@ class SectorStore:
         ] = Remembered(STREAMS_MAX)
 
     def append(
-        self, connection: Session, messages: Sequence[Message], pending: Pending | None = None
+        self,
+        connection: Session,
+        messages: Sequence[Message],
+        pending: Pending | None = None,
+        finish: Finish | None = None,
     ) -> list[Outcome]:
         """Store messages, all or none, and say what became of each, in their order.
 
-        `pending` is what the process holds besides these messages, for the account.
+        `pending` is what the process holds besides these messages, for the account; `finish` ends
+        the transaction: what it writes is committed with the rows, what it raises undoes all.
 
         After a psycopg error nothing is stored, or, when the connection broke during COMMIT, it is
         not known: either way the caller repeats this very call on a working connection.
@@ -139,7 +146,7 @@ class SectorStore:
                 return settled
             if not self._loaded:
                 self._load(connection)
-            return self._append(connection, messages, pending)
+            return self._append(connection, messages, pending, finish)
         except BaseException:
             self._loaded = False  # ids and marks of a failed append are void
             if not connection.closed:
@@ -175,7 +182,11 @@ class SectorStore:
         self._loaded = True
 
     def _append(
-        self, connection: Session, messages: Sequence[Message], pending: Pending | None
+        self,
+        connection: Session,
+        messages: Sequence[Message],
+        pending: Pending | None,
+        finish: Finish | None,
     ) -> list[Outcome]:
         row = connection.execute(ledger.NEXT_APPEND, {"sector": self.sector.name}).fetchone()
         append = _Append(row[0] if row else 0, messages)
@@ -189,6 +200,8 @@ class SectorStore:
         self._record(connection, append)
         if pending is not None:
             pending.replace(connection)
+        if finish is not None:
+            finish([append.outcomes[index] for index in range(len(messages))])
         self._commit(connection, append)
         self._remember(append)
         return [append.outcomes[index] for index in range(len(messages))]
@@ -257,7 +270,7 @@ class SectorStore:
                 payload = observation_json(streams[index], time, rows.value_at(position))
                 message = int(rows.message[position])
                 append.rejected[message].append(
-                    Rejected("datastream-conflict", reasons[index], payload, position)
+                    Rejected("datastream-conflict", reasons[index], payload, position, "json")
                 )
         known_rows = rows.take(ids[rows.datastream] >= 0) if reasons else rows
         return Rows(
@@ -349,6 +362,7 @@ class SectorStore:
                     f"result: more than {CORRECTIONS_A_KEY_MAX} results for one time",
                     canonical_json(rows.value_at(position)),
                     position,
+                    None,
                 )
             )
         for number in range(min(int(turn.max()) + 1, CORRECTIONS_A_KEY_MAX)):
@@ -425,13 +439,13 @@ class SectorStore:
         ledger.add_to_account(connection, totals.items())
         kept = [
             rejections.Rejection(
-                self.sector.name, m.gateway, m.format, m.channel, m.boot, m.seq,
-                r.item, r.reason, r.detail, r.payload,
+                m.gateway, m.format, m.channel, m.boot, m.seq, r.item, r.reason, r.detail,
+                r.payload, m.received_at, m.format if r.format == "" else r.format,
             )
             for index, m in enumerate(append.messages)
             for r in (*_own_rejections(append, index), *append.rejected[index])
         ]  # fmt: skip
-        rejections.store(connection, kept, append.received_at)
+        rejections.store(connection, self.sector, kept, self._keeping)
         ledger.add_to_rejected(connection, self.sector.name, Counter(r.reason for r in kept))
 
     def _record_append(self, connection: Session, append: _Append) -> None:

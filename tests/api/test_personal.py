@@ -22,7 +22,13 @@ RESULTS: dict[str, Any] = {
     "position": (9.87654321, 8.7654321, 1.0, 1.0),
     "document": {"secret": MARK},
 }
-FILLED = {"{sector}": None, "{thing}": MARK, "{intersection}": MARK, "{mmsi}": MARK}
+FILLED = {
+    "{sector}": None,
+    "{thing}": MARK,
+    "{intersection}": MARK,
+    "{mmsi}": MARK,
+    "{rejection}": MARK,
+}
 CLASSES = ("personal", "pseudonymised", "anonymised", "unheard-of")
 
 

@@ -347,7 +347,11 @@ def test_key_files_are_private_and_kept(tmp_path: Path) -> None:
     folder = tmp_path / "街 データ" / "keys"
     first = load_keys(folder, create=True)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert sorted(path.name for path in folder.iterdir()) == ["ingest.secret", "signing.jwk"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "ingest.secret",
+        "seal.key",
+        "signing.jwk",
+    ]
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     again = load_keys(folder, create=True)
     assert again.secret == first.secret
@@ -381,7 +385,7 @@ def test_racing_starts_agree_on_the_keys(tmp_path: Path, root: Path) -> None:
         start.stdin.write("go\n")
         start.stdin.flush()
     assert len({start.communicate(timeout=60)[0] for start in starts}) == 1
-    assert len(list((tmp_path / "keys").iterdir())) == 2  # no drafts left
+    assert len(list((tmp_path / "keys").iterdir())) == 3  # no drafts left
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"kty":"RSA"}', b'"x"'])

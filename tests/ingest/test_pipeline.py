@@ -10,8 +10,10 @@ import pytest
 import domains
 from core.clock import now_us
 from core.errors import CityError
+from core.seal import load_private_key
 from core.sensorthings import Decoded, Heard, ObservationsBuilder, ThingUpdate
 from core.settings import Settings
+from core.storage.rejections import unsealed
 from tests.ingest.helpers import SECOND, Channel, Database, changed, payload, running, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -329,11 +331,22 @@ def test_a_decoder_that_raises_is_a_rejection(
     ],
 )
 def test_unknown_sectors_and_formats_are_kept_as_rejections(
-    channel: Channel, database: Database, sector: str, form: str, reason: str
+    channel: Channel,
+    settings: Settings,
+    database: Database,
+    sector: str,
+    form: str,
+    reason: str,
 ) -> None:
     outcome = channel.outcome(b"payload", sector=sector, form=form)
     assert (outcome.result, outcome.reason, counts(outcome)) == ("refused", reason, (1, 0, 0, 1))
-    assert database.query("SELECT payload FROM rejection") == [(b"payload",)]
+    ((sealed, kept),) = database.query("SELECT sealed, payload FROM rejection")
+    if sealed:  # of a sector that may be anything, a personal one too
+        assert sector == "nowhere"
+        key = load_private_key(settings.data / "keys")
+        detail, kept = unsealed(key, "unknown", "g1", kept)
+        assert "nowhere" in detail
+    assert kept == b"payload"
     (line,) = database.account()
     assert line.adds_up and line.rejected == 1
 
