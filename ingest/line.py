@@ -275,7 +275,12 @@ class Line:
         if doubtful and not stored:
             return _joined([*reversed(parts), *(each for each, _ in doubtful)]), doubtful[0][1]
         while doubtful:
-            if again := self._reject(*doubtful[-1]):
+            part, error = doubtful[-1]
+            # The others may have been stored because the database has been mended meanwhile.
+            again = self._append(part)
+            if again is not None and not self._pipeline.stopping.is_set():
+                again = self._reject(part, error)
+            if again is not None:
                 return _joined([each for each, _ in doubtful]), again
             doubtful.pop()
         return [], None

@@ -14,7 +14,7 @@ from core.clock import now_us, to_iso
 from core.settings import Settings
 from core.storage.account import AccountRow, account
 from core.storage.message import Outcome
-from ingest.pipeline import Pipeline, Raw, Settled
+from ingest.pipeline import Pipeline, Raw, Run, Settled
 
 SECOND = 1_000_000
 WAIT_SECONDS = 20.0
@@ -97,10 +97,11 @@ class Channel:
     def __init__(self, settings: Settings) -> None:
         self.database = Database(settings.database_url)
         self.settled: list[tuple[Raw, Outcome]] = []
+        self.runs: list[Run] = []
         self.stored_then: list[int] = []
         self.fails = 0
         self._lock = threading.Lock()
-        self.pipeline = Pipeline(settings, self._settle)
+        self.pipeline = Pipeline(settings, self._settle, self.runs.extend)
 
     def _settle(self, settled: Settled) -> None:
         ((count,),) = self.database.query("SELECT count(*) FROM observation")
@@ -123,6 +124,20 @@ class Channel:
         **more: Any,
     ) -> bool:
         return self.pipeline.submit(Raw("test", sector, gateway, form, body, boot, seq, **more))
+
+    def send_run(
+        self, *bodies: bytes, sector: str = "farms", form: str = "json", gateway: str = "g1"
+    ) -> None:
+        """Loose messages as one run; their tags are their numbers."""
+        run = Run("test", sector, form)
+        now = now_us()
+        for number, body in enumerate(bodies):
+            run.add(gateway, body, now + number, number)
+        assert self.pipeline.submit(run)
+
+    def tags(self) -> list[int]:
+        """The tags of all messages of runs that are settled, in order."""
+        return [tag for run in list(self.runs) for tag in run.tags]
 
     def outcomes(self, count: int, seconds: float = WAIT_SECONDS) -> list[Outcome]:
         """The outcomes of the first `count` messages settled, in order."""

@@ -395,3 +395,41 @@ def test_it_waits_for_a_broker_that_is_not_there_yet(
     finally:
         early.stop()
         broker.kill()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_messages_of_every_kind_are_stored_once_and_acknowledged(
+    settings: Settings, broker: Mosquitto, database: Database, version: int
+) -> None:
+    """Loose and identified, small and large, good and bad, of each QoS, between each other."""
+    gateway = Gateway(broker, version)
+    large = json.dumps(
+        {"thing": "large", "property": "soil-moisture", "result": 1.0, "x": "y" * 400_000}
+    ).encode()
+    expected = 0
+    try:
+        with ingestor(settings, broker, mqtt_version=version, mqtt_shared=version == 5):
+            for number in range(120):
+                body = json.dumps(
+                    {"thing": f"t{number}", "property": "soil-moisture", "result": float(number)}
+                ).encode()
+                if number % 10 == 0:
+                    gateway.publish(b"not json", qos=1)
+                if number % 30 == 7:
+                    gateway.publish(large, qos=1)
+                identity = ("b", number) if number % 7 == 0 else (None, None)
+                gateway.publish(body, *identity, qos=2 if number % 11 == 0 else 1)
+                expected += 1
+            stored = expected + 4
+            until(lambda: database.query("SELECT count(*) FROM observation") == [(stored,)], 60)
+            until(lambda: len(gateway.stored()) == 18)
+        # Were one not acknowledged, its heir would get it again.
+        with ingestor(settings, broker, mqtt_version=version, mqtt_shared=version == 5):
+            gateway.publish(payload(1.0, thing="last"), "b", 1_000)
+            until(lambda: 1_000 in gateway.stored())
+    finally:
+        gateway.close()
+    (line,) = until(lambda: [row for row in database.account() if not row.held])
+    assert line.adds_up
+    assert (line.stored, line.rejected, line.duplicate) == (stored + 1, 12, 0)
+    assert line.messages == stored + 1 + 12
