@@ -1,7 +1,7 @@
 """History of one Datastream: observations as they are, or summed up by interval."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -71,6 +71,9 @@ To = Annotated[
         max_length=64,
     ),
 ]
+Quality = Annotated[
+    Literal["good"] | None, Query(description="`good`: only observations without a quality flag")
+]
 
 
 @router.get(
@@ -87,11 +90,14 @@ def read_observations(
     interval: Interval = None,
     after: After = None,
     unit: Unit = None,
+    quality: Quality = None,
 ) -> Response:
     """A page of one property's history in [from, to), oldest first."""
     size = page_size(limit, OBSERVATIONS_DEFAULT, request)
     span = Span(parse_moment("from", lower, EARLIEST), parse_moment("to", upper, NEVER))
     step = parse_interval(interval) if interval else None
+    if step and quality:
+        raise invalid("quality", "only without `interval`: sums are made of all that is stored")
     since = parse_moment("after", open_cursor(after), EARLIEST)
     with door.reading(request, sector) as connection:
         stream = history.select_datastream(connection, thing, observed_property)
@@ -100,7 +106,7 @@ def read_observations(
             raise CityError("not-found", detail)
         line = conversion_of(stream, unit)
         if step is None:
-            rows, more = _plain(connection, stream, span, size, since)
+            rows, more = _plain(connection, stream, span, size, since, good=quality == "good")
         else:
             rows, more = _by_interval(connection, stream, span, size, since, step)
     body = {
@@ -144,8 +150,10 @@ def _plain(
     span: Span,
     size: int,
     since: datetime | str,
+    *,
+    good: bool,
 ) -> Page:
-    rows = history.select_observations(connection, stream, span, size + 1, since)
+    rows = history.select_observations(connection, stream, span, size + 1, since, good=good)
     more = rows[size - 1]["phenomenon_time"].isoformat() if len(rows) > size else None
     return rows[:size], more
 

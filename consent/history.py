@@ -28,7 +28,7 @@ WHERE t.sector = %(sector)s AND t.key = %(thing)s AND d.property = %(property)s
 _PAGE = """
 WHERE o.datastream_id = %(datastream)s AND d.data_class = ANY(%(classes)s)
   AND o.phenomenon_time >= %(from)s::timestamptz AND o.phenomenon_time < %(to)s::timestamptz
-  AND o.phenomenon_time > %(after)s::timestamptz
+  AND o.phenomenon_time > %(after)s::timestamptz AND (o.quality = 0 OR NOT %(good)s)
 ORDER BY o.phenomenon_time LIMIT %(limit)s
 """
 
@@ -201,9 +201,15 @@ def select_observations(
     span: Span,
     limit: int,
     after: datetime | str = "-infinity",
+    *,
+    good: bool = False,
 ) -> list[Row]:
-    """Up to `limit` observations of the span after a time, oldest first, each with its result."""
+    """Up to `limit` observations of the span after a time, oldest first, each with its result.
+
+    `good`: only those without a quality flag.
+    """
     scope = {**span.parameters(), "datastream": datastream.id, "limit": limit, "after": after}
+    scope["good"] = good
     return [
         {
             "phenomenon_time": row["phenomenon_time"],

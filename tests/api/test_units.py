@@ -102,3 +102,16 @@ def test_of_several_properties_those_of_the_dimension_are_converted(api: Served,
     answer = api.get(f"{path}unit=warm")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["name"] == "unit"
+
+
+def test_only_good_observations(api: Served) -> None:
+    with psycopg.connect(api.database_url, autocommit=True) as connection:
+        connection.execute("UPDATE observation SET quality = 1 WHERE result = 35.0")
+    everything = observations(api, "air", "")["observations"]
+    assert [(o["result"], o["quality"]) for o in everything] == [(25.0, 0), (35.0, 1)]
+    good = observations(api, "air", "quality=good")["observations"]
+    assert good == everything[:1]
+    answer = api.get("/v1/ports/things/mast/observations?property=air&quality=good&interval=1h")
+    assert (answer.status_code, answer.json()["errors"][0]["name"]) == (422, "quality")
+    answer = api.get("/v1/ports/things/mast/observations?property=air&quality=bad")
+    assert (answer.status_code, answer.json()["errors"][0]["name"]) == (422, "quality")

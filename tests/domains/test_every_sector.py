@@ -32,7 +32,7 @@ FILES = (
 )
 FORMAT = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 """A format's name is a topic level, a part of a URL and of a Kafka topic."""
-README_WORDS = ("standard", "source", "licence", "lawful basis")
+README_WORDS = ("standard", "source", "licence", "lawful basis", "plausible range")
 RECEIVED_AT = 1_767_225_600_000_000
 JAPANESE = re.compile(r"[぀-ヿ一-鿿]")
 
@@ -124,6 +124,18 @@ def test_units_parse_with_ucumvert(name: str) -> None:
     parser = get_ucum_parser()
     for declared in domains.sector(name).properties:
         parser.parse(declared.unit)
+
+
+@every_sector
+def test_numbers_have_a_plausible_range(name: str) -> None:
+    """A bound at least: nothing that is measured is below the ground of its scale."""
+    numbers = [each for each in domains.sector(name).properties if each.kind == ResultKind.NUMBER]
+    assert [each.name for each in numbers if each.minimum is None] == []
+    assert [
+        each.name
+        for each in numbers
+        if each.maximum is not None and each.minimum is not None and each.minimum >= each.maximum
+    ] == []
 
 
 @every_sector
