@@ -52,11 +52,14 @@ ORDER BY o.phenomenon_time LIMIT 1
 """
 
 # Where the tiers may not be believed yet: spans that wait to be computed, appends that the worker
-# has not seen, and late rows of this very Datastream. It is empty while nothing arrives.
+# has not seen, and late rows of this very Datastream. It is empty while nothing arrives. Where the
+# rows themselves were let go, the tiers are what there is.
 SELECT_UNROLLED = """
-SELECT u.tier, (date_part('epoch', lower(u.span)) * 1000000)::bigint AS lower,
-       (date_part('epoch', upper(u.span)) * 1000000)::bigint AS upper
-FROM datastream d CROSS JOIN LATERAL (
+SELECT u.tier, (date_part('epoch', upper(u.span)) * 1000000)::bigint AS upper,
+       (date_part('epoch', greatest(lower(u.span), r.until)) * 1000000)::bigint AS lower
+FROM datastream d LEFT JOIN retired r
+  ON r.sector = %(sector)s AND r.data_class = d.data_class AND r.source = 'observation'
+CROSS JOIN LATERAL (
   SELECT t.tier, s.span
   FROM rollup_todo t CROSS JOIN LATERAL unnest(t.spans * tstzmultirange(
     tstzrange(%(from)s::timestamptz, %(to)s::timestamptz))) AS s (span)
@@ -73,6 +76,7 @@ FROM datastream d CROSS JOIN LATERAL (
   WHERE l.datastream_id = d.id AND l.lower < %(to)s::timestamptz AND l.upper > %(from)s::timestamptz
 ) AS u
 WHERE d.id = %(datastream)s AND d.data_class = ANY(%(classes)s)
+  AND upper(u.span) > coalesce(r.until, '-infinity')
 """
 
 # One part a piece of the page that one tier (or the rows themselves) answers: its bounds are

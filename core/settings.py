@@ -52,8 +52,10 @@ class Settings:
     """Observations in one storage transaction."""
     batch_seconds_max: float = 0.05
     """Longest wait before a partly filled batch is stored."""
-    retention_days: int = 0
-    """Observations older than this are dropped; 0 keeps all."""
+    retention: str = ""
+    """What is let go, and when: `signals=90d,*:shared=365d,*/minute=400d`; empty keeps all."""
+    columnstore_hours: float = 192.0
+    """On TimescaleDB rows go to the columnstore so long after their chunk has closed."""
     archive: str = ""
     """Folder for Parquet: retention drops a day only once it is there; empty means no archive."""
     ledger_days: int = 90

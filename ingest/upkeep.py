@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import psycopg
 
@@ -13,6 +13,7 @@ from core.settings import Settings
 from core.storage.ledger import hold_process_lock, prune
 from core.storage.pool import DatabaseRole, Session, open_session
 from core.storage.rejections import fold_old
+from core.storage.retention import ROWS, Retention, Step, parse
 from core.storage.rollup import Worker
 from ingest.archiving import Archivist
 from ingest.line import FLUSH_SECONDS, Line
@@ -23,11 +24,15 @@ MAINTAIN_SECONDS = 15.0
 ROLL_SECONDS = 2.0
 LOCK_SECONDS_MAX = 2
 STOPPING_SECONDS = 0.05
-FOREVER = "2000 years"
 ARCHIVE_SECONDS = 600.0
 """Between two looks at what is to be archived and dropped."""
 
-MAINTAIN = "SELECT maintain_partitions(%s::interval)"
+MAINTAIN = (
+    "SELECT summarise_open_partitions()",
+    "SELECT maintain_partitions('2000 years')",
+    "SELECT set_columnstore(%(hours)s)",
+    "SELECT seal_partition()",
+)
 
 
 class Keeper(threading.Thread):
@@ -116,43 +121,56 @@ class Maintainer(threading.Thread):
         super().__init__(name="maintenance", daemon=True)
         self._settings = settings
         self._stopping = stopping
+        self._retention = Retention(parse(settings.retention))
         self._archivist = Archivist(settings) if settings.archive else None
         self._archive_at = float("-inf")
 
     def run(self) -> None:
         """Until the stop; what fails is tried again at the next turn."""
-        days = 0 if self._archivist else self._settings.retention_days
-        keep = f"{days} days" if days else FOREVER
         while not self._stopping.is_set():
             try:
                 with open_session(self._settings.database_url, DatabaseRole.INGEST) as session:
                     # Waiting in line for a table's lock would hold up every append behind us.
                     session.execute(f"SET lock_timeout = '{LOCK_SECONDS_MAX}s'")
-                    session.execute("SELECT summarise_open_partitions()")
-                    session.commit()
-                    session.execute(MAINTAIN, (keep,))
-                    session.commit()
-                    self._drop_archived(session)
+                    for statement in MAINTAIN:
+                        session.execute(statement, {"hours": self._settings.columnstore_hours})
+                        session.commit()
+                    self._retain(session)
                     self._prune_ledger(session)
                     self._fold_rejections(session)
             except (psycopg.Error, CityError) as error:
                 log.warning("partitions not maintained, will retry: %s", brief(error))
             self._stopping.wait(MAINTAIN_SECONDS)
 
-    def _drop_archived(self, session: Session) -> None:
-        """Drop what retention ends, once the archive has it."""
-        days = self._settings.retention_days
-        if self._archivist is None or not days or time.monotonic() < self._archive_at:
+    def _retain(self, session: Session) -> None:
+        """Let go what retention ends, step by step; with an archive only what that has."""
+        cuts = self._retention.cuts(session, datetime.now(UTC))
+        if not self._retention.due(cuts) or time.monotonic() < self._archive_at:
             return
-        self._archive_at = time.monotonic() + ARCHIVE_SECONDS
-        try:
-            until = datetime.now(UTC) - timedelta(days=days)
-            until = self._archivist.prepare(session, until)
-            if self._archivist.holds(session, until):
-                session.execute(MAINTAIN, (datetime.now(UTC) - until,))
-            session.commit()
-        except OSError as error:
-            log.warning("nothing is dropped before it is archived: %s", error)
+        rows = [cut for (_, _, source), cut in cuts.items() if source == ROWS]
+        until = max(rows, default=None)
+        if self._archivist is not None and until is not None:
+            self._archive_at = time.monotonic() + ARCHIVE_SECONDS
+            try:
+                self._archivist.prepare(session, until)
+            except OSError as error:
+                log.warning("nothing is dropped before it is archived: %s", error)
+                return
+        for step in self._retention.steps(session, cuts):
+            again = True
+            while again:
+                if self._stopping.is_set() or not self._may(session, step, until):
+                    session.rollback()
+                    return
+                again = step.run(session)
+                session.commit()
+        self._retention.finish(cuts)
+
+    def _may(self, session: Session, step: Step, until: datetime | None) -> bool:
+        """Whether the archive, where there is one, has the rows that a step lets go."""
+        if self._archivist is None or until is None or step.source != ROWS:
+            return True
+        return self._archivist.holds(session, until)
 
     def _prune_ledger(self, session: Session) -> None:
         """Forget old identities, step by step: each holds up appends for a moment only."""

@@ -83,6 +83,7 @@ DELETE FROM rollup_late l USING chosen WHERE l.ctid = chosen.ctid
 RETURNING l.datastream_id, (date_part('epoch', l.lower) * 1000000)::bigint,
           (date_part('epoch', l.upper) * 1000000)::bigint
 """
+SELECT_RETIRED = "SELECT EXISTS (SELECT FROM retired WHERE until > %(lower)s)"
 ENSURE = "SELECT ensure_rollups(%s)"
 
 
@@ -161,7 +162,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._range_us = {tier: tier.width_us for tier in TIERS}
-        self._statements: dict[Tier, tuple[str, str]] = {}
+        self._native: bool | None = None
 
     def run(self, connection: Session, now: int | None = None, seconds_max: float = 10.0) -> bool:
         """Work for about so long; whether something is left that could be done now."""
@@ -189,11 +190,9 @@ class Worker:
             connection.rollback()
             return False
         connection.execute(PREPARE)
-        if not self._statements:
+        if self._native is None:
             native = connection.execute(SELECT_NATIVE).fetchone()
-            self._statements = {
-                tier: recompute(tier, native=bool(native and native[0])) for tier in TIERS
-            }
+            self._native = bool(native and native[0])
         return True
 
     def _advance(self, connection: Session, tier: Tier, now: int) -> None:
@@ -246,7 +245,10 @@ class Worker:
             "upper": to_datetime(span[1]),
             "datastreams": None if streams is None else list(streams),
         }
-        for statement in self._statements[tier]:
+        retired = connection.execute(SELECT_RETIRED, scope).fetchone()
+        for statement in recompute(
+            tier, native=bool(self._native), retired=bool(retired and retired[0])
+        ):
             connection.execute(statement.encode(), scope)
 
     def _write(self, connection: Session, tier: Tier, spans: Sequence[Span]) -> None:

@@ -49,6 +49,12 @@ LAST = {
 _SCOPE = """
   s.{time} >= %(lower)s::timestamptz AND s.{time} < %(upper)s::timestamptz
   AND (%(datastreams)s::integer[] IS NULL OR s.datastream_id = ANY(%(datastreams)s::integer[]))"""
+# Retention let the rows go: what came since is not all there was, so the tiers keep what they have.
+_KEPT = """
+  AND NOT EXISTS (
+    SELECT FROM datastream rd JOIN thing rt ON rt.id = rd.thing_id JOIN retired r
+      ON r.sector = rt.sector AND r.data_class = rd.data_class AND r.source = '{source}'
+    WHERE rd.id = s.datastream_id AND s.{time} < r.until)"""
 _BUCKET = "date_bin('{seconds} seconds', s.{time}, timestamptz 'epoch')"
 
 _NUMBERS = """
@@ -110,15 +116,18 @@ _INNER = """UNION ALL
 _CATEGORIES = "JOIN datastream d ON d.id = s.datastream_id AND d.kind = 'category'"
 
 
-def recompute(tier: Tier, *, native: bool) -> tuple[str, str]:
+def recompute(tier: Tier, *, native: bool, retired: bool) -> tuple[str, str]:
     """Statements that compute a tier's numbers and states over [lower, upper) from the finer one.
 
     Parameters: lower, upper (multiples of the tier's width), datastreams (ids, or null for all). A
-    bucket without a finer row keeps what it has: rollups may outlive what they were made of.
+    bucket without a finer row keeps what it has: rollups may outlive what they were made of. With
+    `retired` the statement looks where that is so; without, nothing of [lower, upper) was let go.
     """
     finer = TIERS[TIERS.index(tier) - 1] if tier is not MINUTE else None
     time = "bucket" if finer else "phenomenon_time"
     bucket, scope = _BUCKET.format(seconds=tier.seconds, time=time), _SCOPE.format(time=time)
+    if retired:
+        scope += _KEPT.format(source=finer.name if finer else "observation", time=time)
     numbers = _NUMBERS.format(
         table=tier.numbers,
         source=f"{finer.numbers} s WHERE {scope}" if finer else _ROWS.format(scope=scope),

@@ -44,7 +44,7 @@ def test_true_has_several_words(text: str) -> None:
         ("BODY_BYTES_MAX", "1.5"),
         ("BODY_BYTES_MAX", ""),
         ("BODY_BYTES_MAX", "-1"),
-        ("RETENTION_DAYS", "-30"),
+        ("COLUMNSTORE_HOURS", "-30"),
         ("BATCH_SECONDS_MAX", "soon"),
         ("BATCH_SECONDS_MAX", "nan"),
         ("BATCH_SECONDS_MAX", "inf"),

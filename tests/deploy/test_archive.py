@@ -398,7 +398,7 @@ def test_errors_of_the_commands(
 
 def test_retention_drops_only_what_is_archived(city: City) -> None:
     """A late row between the export and the drop stops the drop; personal sectors do not."""
-    settings = Settings(database_url=city.url, archive=str(city.folder), retention_days=1)
+    settings = Settings(database_url=city.url, archive=str(city.folder), retention="1d")
     archivist = Archivist(settings)
     city.send(decoded(("a", "speed", START, 1.0)))
     until = archivist.prepare(city.session, datetime.now(UTC) - timedelta(days=1))
@@ -421,7 +421,7 @@ def test_retention_drops_only_what_is_archived(city: City) -> None:
 
 
 def test_the_ingestors_upkeep_archives_and_then_drops(city: City) -> None:
-    settings = Settings(database_url=city.url, archive=str(city.folder), retention_days=1)
+    settings = Settings(database_url=city.url, archive=str(city.folder), retention="1d")
     city.send(decoded(("a", "speed", START, 1.0)))
     stopping = threading.Event()
     keeper = Maintainer(settings, stopping)
@@ -437,11 +437,11 @@ def test_the_ingestors_upkeep_archives_and_then_drops(city: City) -> None:
 def test_an_archive_that_cannot_be_written_keeps_everything(city: City) -> None:
     """The folder is a file: nothing is dropped, and the upkeep goes on."""
     city.folder.write_bytes(b"")
-    settings = Settings(database_url=city.url, archive=str(city.folder), retention_days=1)
+    settings = Settings(database_url=city.url, archive=str(city.folder), retention="1d")
     city.send(decoded(("a", "speed", START, 1.0)))
     archivist = Archivist(settings)
     with pytest.raises(OSError, match="archive"):
         archivist.prepare(city.session, datetime.now(UTC) - timedelta(days=1))
     keeper = Maintainer(settings, threading.Event())
-    keeper._drop_archived(city.session)
+    keeper._retain(city.session)
     assert city.stored() == 1
