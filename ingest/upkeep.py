@@ -145,7 +145,7 @@ class Maintainer(threading.Thread):
     def _retain(self, session: Session) -> None:
         """Let go what retention ends, step by step; with an archive only what that has."""
         cuts = self._retention.cuts(session, datetime.now(UTC))
-        if not self._retention.due(cuts) or time.monotonic() < self._archive_at:
+        if time.monotonic() < self._archive_at or not self._retention.due(session, cuts):
             return
         rows = [cut for (_, _, source), cut in cuts.items() if source == ROWS]
         until = max(rows, default=None)

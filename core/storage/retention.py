@@ -143,26 +143,23 @@ class Retention:
         told = max(fitting, key=lambda r: (bool(r.sector), bool(r.data_class)), default=None)
         return told.days if told else None
 
-    def due(self, cuts: dict[tuple[str, str, str], datetime]) -> bool:
-        """Whether a day has passed since everything up to the cuts was let go."""
-        return bool(cuts) and cuts != self._done
+    def due(self, session: Session, cuts: dict[tuple[str, str, str], datetime]) -> bool:
+        """Whether there is something new to let go, and the rollups have seen all of it."""
+        if not cuts or cuts == self._done:
+            return False
+        row = session.execute(SELECT_PENDING, {"until": max(cuts.values())}).fetchone()
+        session.commit()
+        return bool(row and not row[0])
 
     def finish(self, cuts: dict[tuple[str, str, str], datetime]) -> None:
         """Everything up to the cuts is gone."""
         self._done = dict(cuts)
 
     def steps(self, session: Session, cuts: dict[tuple[str, str, str], datetime]) -> Iterator[Step]:
-        """What is to be done, oldest first; nothing while the rollups have not seen it all.
-
-        Between steps the session has no transaction open.
-        """
+        """What is to be done, oldest first; between steps the session has no transaction open."""
         until = max(cuts.values())
-        pending = session.execute(SELECT_PENDING, {"until": until}).fetchone()
         classes = session.execute(SELECT_CLASSES).fetchall()
         pieces = session.execute(SELECT_PIECES, {"until": until}).fetchall()
-        if not pending or pending[0]:
-            session.rollback()
-            return
         for (sector, data_class, source), cut in cuts.items():
             scope = {"sector": sector, "data_class": data_class, "source": source, "until": cut}
             session.execute(RETIRE, scope)

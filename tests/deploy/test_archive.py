@@ -30,6 +30,7 @@ from core.settings import Settings
 from core.storage.ledger import account
 from core.storage.message import Message
 from core.storage.observations import SectorStore
+from core.storage.rollup import Worker
 from deploy import postgres
 from deploy.imports import archive as imports
 from ingest.archiving import Archivist
@@ -423,11 +424,13 @@ def test_retention_drops_only_what_is_archived(city: City) -> None:
 def test_the_ingestors_upkeep_archives_and_then_drops(city: City) -> None:
     settings = Settings(database_url=city.url, archive=str(city.folder), retention="1d")
     city.send(decoded(("a", "speed", START, 1.0)))
+    while Worker().run(city.session):
+        pass  # retention waits for the rollups
     stopping = threading.Event()
     keeper = Maintainer(settings, stopping)
     keeper.start()
     try:
-        until_(lambda: city.stored() == 0)
+        until_(lambda: city.stored() == 0, 60)
     finally:
         stopping.set()
         keeper.join(30)

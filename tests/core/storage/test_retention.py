@@ -97,7 +97,7 @@ def let_go(connection: psycopg.Connection[Any], rules: str) -> int:
     retention = Retention(parse(rules))
     cuts = retention.cuts(connection, datetime.now(UTC))
     steps = 0
-    for step in retention.steps(connection, cuts) if retention.due(cuts) else ():
+    for step in retention.steps(connection, cuts) if retention.due(connection, cuts) else ():
         while step.run(connection):
             connection.commit()
         connection.commit()
