@@ -149,18 +149,22 @@ class Cells:
     ) -> Response:
         """The answer over all cells, by how deep the path is: a list, a page, one thing."""
         of_sector = parts[0] in domains.names()
-        if of_sector and len(parts) == 2:  # noqa: PLR2004 - /v1/ports/things
-            return await self._page(scope, path, query)
-        if of_sector:
+        if of_sector and len(parts) > 2:  # noqa: PLR2004 - /v1/ports/things/431000001
             return await self._one(scope, path, parts, query)
+        if of_sector and len(parts) > 1:
+            return await self._page(scope, path, query, label=False)
         if len(parts) > 1:
             raise invalid("cell", f"names the cell that is meant: {', '.join(self._cells)}")
-        found, down = await self._ask_all(scope, path, dict.fromkeys(self._cells, query))
-        bodies = _bodies(found, down)
-        merge = spanning.merge_sectors if parts[0] == "sectors" else spanning.merge_lists
-        return _encoded(merge(bodies), _first(found).headers, down, scope)
+        if parts[0] == "sectors":
+            found, down = await self._ask_all(scope, path, dict.fromkeys(self._cells, query))
+            merged = spanning.merge_sectors(_bodies(found, down))
+            return _encoded(merged, _first(found).headers, down, scope)
+        return await self._page(scope, path, query, label=True)
 
-    async def _page(self, scope: Scope, path: str, query: Mapping[str, str]) -> Response:
+    async def _page(
+        self, scope: Scope, path: str, query: Mapping[str, str], *, label: bool
+    ) -> Response:
+        """A part of every cell's page; operators' lists name the cell of each entry."""
         asked = spanning.decode_cursors(query.get("after"), self._cells)
         active = [name for name, cursor in asked.items() if cursor is not None]
         queries = {name: dict(query) for name in active}
@@ -178,7 +182,10 @@ class Cells:
                 wanted["after"] = str(asked[name])
         found, down = await self._ask_all(scope, path, queries)
         down = sorted({*down, *(name for name, cursor in asked.items() if cursor is None)})
-        merged = spanning.merge_pages(path, query, asked, _bodies(found, down), down)
+        bodies = _bodies(found, down)
+        if label:
+            bodies = spanning.labelled(bodies)
+        merged = spanning.merge_pages(path, query, asked, bodies, down)
         return _encoded(merged, _first(found).headers, down, scope)
 
     async def _one(

@@ -73,21 +73,22 @@ def merge_pages(
     merged = _concatenated(found)
     goes_on = any(cursor is not None for cursor in cursors.values())
     following_query = {**query, "after": encode_cursors(cursors)}
-    merged["next"] = f"{path}?{urlencode(following_query)}" if goes_on else None
+    if "next" in merged:
+        merged["next"] = f"{path}?{urlencode(following_query)}" if goes_on else None
     if "complete" in merged:
         merged["complete"] = not missing and all(body["complete"] for body in found.values())
     return merged
 
 
-def merge_lists(found: Mapping[str, Body]) -> Body:
-    """Every entry of every cell, each with the name of its cell."""
-    return _concatenated({
+def labelled(found: Mapping[str, Body]) -> dict[str, Body]:
+    """The same, each entry of a list with the name of its cell."""
+    return {
         cell: {
             name: [{**each, "cell": cell} for each in value] if isinstance(value, list) else value
             for name, value in body.items()
         }
         for cell, body in found.items()
-    })  # fmt: skip
+    }
 
 
 def merge_sectors(found: Mapping[str, Body]) -> Body:

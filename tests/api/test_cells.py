@@ -157,6 +157,17 @@ def test_lists_name_their_cells_and_counts_are_summed(country: Country) -> None:
     assert farms["things"] == len(EVERY)
     rows = country.json("/v1/account")["account"]
     assert {row["cell"]: row["stored"] for row in rows} == {"tokai": 6, "kinto": 5}
+    path, heard = "/v1/gateways?limit=1", []
+    while path is not None:
+        page = country.json(path)
+        assert len(page["gateways"]) <= 1
+        heard += [(each["cell"], each["id"]) for each in page["gateways"]]
+        path = page["next"]
+    assert sorted(heard) == [("kinto", "g-kinto"), ("tokai", "g-tokai")]
+    assert country.get("/v1/gateways/g-tokai/gaps").status_code == 422
+    assert "gaps" in country.json("/v1/gateways/g-tokai/gaps?cell=tokai")
+    assert "chimata" in country.get("/metrics?cell=tokai").text
+    assert country.get("/metrics").status_code == 422
     assert country.get("/v1/account", None).status_code == 401
     assert country.json("/v1/account?cell=kinto")["account"][0]["gateway"] == "g-kinto"
     assert country.get("/v1/account?cell=edo").status_code == 422
