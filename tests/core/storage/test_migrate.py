@@ -10,6 +10,8 @@ import psycopg
 import pytest
 
 from core.errors import CityError
+from core.storage.account import account
+from core.storage.gateways import gaps, gateways
 from core.storage.migrate import ROOT, found, migrate
 from deploy import postgres
 from tests.databases import fresh_name
@@ -104,6 +106,8 @@ def test_one_outside_a_transaction_is_taken_up_after_a_failure(empty_url: str, t
 
 MIGRATE = """
 import sys
+from core.storage.account import account
+from core.storage.gateways import gaps, gateways
 from core.storage.migrate import migrate
 print(len(migrate(sys.argv[1])))
 """
@@ -157,3 +161,49 @@ def test_every_shipped_file_is_found_and_named_in_order() -> None:
         for group in {each.group for each in shipped}:
             names = [each.name for each in shipped if each.group == group]
             assert names == sorted(names)
+
+
+def test_what_the_account_had_is_converted(empty_url: str, tmp_path: Path) -> None:
+    """0009 finds totals, boots, reasons and gateways in what was stored before it."""
+    for migration in found(ROOT, timescale=False):
+        if migration.group == "core" and migration.name < "0009":
+            write(tmp_path, "core", migration.name, migration.text)
+    migrate(empty_url, tmp_path)
+    with psycopg.connect(empty_url) as connection:
+        for hour in ("2026-01-01T00:00Z", "2026-01-01T01:00Z"):
+            connection.execute(
+                "INSERT INTO account VALUES ('g', 'farms', 'json', %s, 5, 1, 4, 2, 1, 1)", (hour,)
+            )
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO batch VALUES ('g', %s, %s, %s, 'json', 'x', 1, %s, 1, 1, 0, 0)",
+                [
+                    ("b", 0, "farms", "2026-01-01T00:10Z"),
+                    ("b", 4, "farms", "2026-01-01T01:10Z"),
+                    ("b", 2, "ports", "2026-01-01T00:20Z"),
+                    ("c", 1, "farms", "2026-01-01T00:30Z"),
+                ],
+            )
+        connection.execute(
+            "INSERT INTO rejection (sector, gateway, format, channel, item, reason, detail, sha256,"
+            " payload, count, first_seen, last_seen) VALUES ('farms', 'g', 'json', 'http', 0,"
+            " 'bad-time', '', 'x', 'x', 7, now(), now())"
+        )
+    migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        (total,) = account(connection)
+        assert (total.messages, total.received, total.missing) == (10, 8, 2 + 1)
+        assert [gap.count for gap in gaps(connection, "g")[0]] == [1, 1, 1]
+        assert connection.execute("SELECT * FROM rejected_total").fetchall() == [
+            ("farms", "bad-time", 7)
+        ]
+        (gateway,) = gateways(connection)
+        assert gateway.first_seen is not None and gateway.last_seen is not None
+        assert (gateway.id, gateway.first_seen.hour, gateway.last_seen.hour) == ("g", 0, 1)
+        oldest = connection.execute(
+            "SELECT boot, sector, oldest FROM boot ORDER BY 1, 2"
+        ).fetchall()
+        assert [(boot, sector, at.minute) for boot, sector, at in oldest] == [
+            ("b", "farms", 10), ("b", "ports", 20), ("c", "farms", 30),
+        ]  # fmt: skip
