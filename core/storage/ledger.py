@@ -10,7 +10,6 @@ import orjson
 from psycopg import Connection
 
 from core.clock import to_datetime, to_iso
-from core.storage.account import account  # noqa: F401 - read beside what is written here
 
 Session = Connection[tuple[Any, ...]]
 Identity = tuple[str, str, int]

@@ -27,7 +27,7 @@ from core.clock import from_datetime
 from core.errors import CityError
 from core.sensorthings import Decoded, ObservationsBuilder, Position
 from core.settings import Settings
-from core.storage.ledger import account
+from core.storage.account import account
 from core.storage.message import Message
 from core.storage.observations import SectorStore
 from core.storage.rollup import Worker

@@ -23,7 +23,7 @@ from core.formats import DECODERS
 from core.sector import Context
 from core.sensorthings import DataClass, Decoded, Rejected
 from core.settings import Settings
-from core.storage.ledger import account
+from core.storage.account import account
 from core.storage.message import Outcome
 from core.storage.observations import SectorStore
 from core.storage.pool import DatabaseRole, open_session

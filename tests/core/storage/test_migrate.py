@@ -166,7 +166,7 @@ def test_every_shipped_file_is_found_and_named_in_order() -> None:
 def test_what_the_account_had_is_converted(empty_url: str, tmp_path: Path) -> None:
     """0009 finds totals, boots, reasons and gateways in what was stored before it."""
     for migration in found(ROOT, timescale=False):
-        if migration.group == "core" and migration.name < "0009":
+        if migration.group == "core" and migration.name < "0007":
             write(tmp_path, "core", migration.name, migration.text)
     migrate(empty_url, tmp_path)
     with psycopg.connect(empty_url) as connection:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from core.clock import now_us
 from core.sensorthings import Decoded, Rejected
-from core.storage.ledger import account
+from core.storage.account import account
 from core.storage.message import Message
 from core.storage.observations import SectorStore
 from core.storage.pool import DatabaseRole, open_session
