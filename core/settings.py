@@ -46,7 +46,7 @@ class Settings:
     """Expected `aud` of every token."""
     body_bytes_max: int = 8 * 1024 * 1024
     """Largest payload taken by HTTP, MQTT and Kafka."""
-    queue_bytes_max: int = 64 * 1024 * 1024
+    queue_bytes_max: int = 32 * 1024 * 1024
     """Payload bytes an ingestor holds before it stops reading."""
     batch_rows_max: int = 200_000
     """Observations in one storage transaction."""

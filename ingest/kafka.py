@@ -27,6 +27,8 @@ log = logging.getLogger("chimata.ingest.kafka")
 RECEIPTS_TOPIC = "chimata.receipts"
 POLL_MILLISECONDS = 200
 RECORDS_A_POLL_MAX = 500
+PARTITION_BYTES_MAX = 1024 * 1024
+"""What one answer may hold of a partition: it is held beside what the pipeline holds."""
 COMMIT_SECONDS = 0.5
 METADATA_MILLISECONDS = 3_000
 SESSION_MILLISECONDS = 10_000
@@ -165,7 +167,9 @@ class KafkaIngestor:
             auto_offset_reset="earliest",
             max_poll_records=RECORDS_A_POLL_MAX,
             metadata_max_age_ms=METADATA_MILLISECONDS,
-            max_partition_fetch_bytes=2 * self._settings.body_bytes_max,
+            # Of each partition there is always one record at least, however large.
+            fetch_max_bytes=self._settings.body_bytes_max,
+            max_partition_fetch_bytes=PARTITION_BYTES_MAX,
             check_crcs=False,  # the gateway's signature covers all that we read of a record
             session_timeout_ms=SESSION_MILLISECONDS,
             # Over all topics: by topic (the default), one member would get every small topic.

@@ -17,9 +17,9 @@ from core.remembered import STREAMS_MAX, Remembered
 from core.sector import Context
 from core.sensorthings import Decoded, Numbers, Rejected, Stream
 
-ROWS_MAX = 2_000_000
+ROWS_MAX = 500_000
 # What the buffers may hold once decompressed: a stream of 8 MiB can claim to be of 8 TiB.
-BYTES_MAX = 256 * 1024 * 1024
+BYTES_MAX = 64 * 1024 * 1024
 # A stream with more bad rows than this is one rejection: each bad row is kept as JSON.
 REJECTED_MAX = 50_000
 # Combined codes up to this many times the rows are renumbered by a table, beyond it by a hash.
