@@ -18,7 +18,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 import domains
-from api.fields import Bbox, Box, parse_bbox
+from api.fields import Bbox, Box, Unit, parse_bbox
 from consent import door, queries
 from consent.decide import classes_of, handled_by_class
 from consent.gate import Append, Gate
@@ -27,6 +27,7 @@ from core.errors import CityError, FieldError
 from core.live import listen
 from core.sector import Sector
 from core.tokens import Principal
+from core.units import check_ucum
 
 APPEND_ROWS_MAX = 20_000
 RESUME_ROWS_MAX = 10_000
@@ -61,18 +62,19 @@ def parse_cursor(text: str) -> Cursor | None:
     return {part[1]: int(part[2]) for part in parts if part}
 
 
-def event_data(sector: str, rows: Iterable[queries.Row]) -> bytes:
-    """The `data` of one event."""
+def event_data(sector: str, rows: Iterable[queries.Row], unit: str | None = None) -> bytes:
+    """The `data` of one event, with numbers of the dimension of `unit` converted to it."""
     observations = [
         {
             "thing": row["thing"],
             "property": row["property"],
             "phenomenon_time": row["phenomenon_time"],
-            "result": queries.result_of(row["kind"], row),
-            "unit": row["unit"],
+            "result": result,
+            "unit": result_unit,
             "quality": row["quality"],
         }
         for row in rows
+        for result, result_unit in [queries.result_in(unit, row)]
     ]
     return door.encode({"sector": sector, "observations": observations})
 
@@ -93,6 +95,7 @@ class Subscriber:
     sectors: tuple[str, ...]
     boxes: tuple[Box, ...] | None
     cursor: Cursor
+    unit: str | None = None
     waiting: deque[tuple[Cursor, bytes | None]] = field(default_factory=deque)
     waiting_bytes: int = 0
     ended: bool = False
@@ -100,9 +103,9 @@ class Subscriber:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def view(self) -> tuple[Classes, tuple[Box, ...] | None]:
+    def view(self) -> tuple[Classes, tuple[Box, ...] | None, str | None]:
         """Subscribers of the same view get the same bytes."""
-        return classes_of(self.principal), self.boxes
+        return classes_of(self.principal), self.boxes, self.unit
 
     def push(self, cursor: Cursor, data: bytes | None) -> None:
         """Queue an event (None: reset); a client too slow for its queue starts afresh."""
@@ -213,7 +216,7 @@ class Hub:
                 return None
             rows = await self._read(subscriber.principal, name, appends)
             rows = [row for row in rows if inside(row, subscriber.boxes)]
-            found += [event_data(name, part) for part in _parts(rows)]
+            found += [event_data(name, part, subscriber.unit) for part in _parts(rows)]
         return found
 
     async def _listen(self) -> None:
@@ -276,12 +279,12 @@ class Hub:
         rows: dict[Classes, list[queries.Row]] = {}
         encoded: dict[Any, list[bytes]] = {}
         for subscriber in subscribers:
-            classes, boxes = subscriber.view
+            classes, boxes, unit = subscriber.view
             if classes not in rows:
                 rows[classes] = await self._read(subscriber.principal, name, appends)
             if subscriber.view not in encoded:
                 seen = [row for row in rows[classes] if inside(row, boxes)]
-                encoded[subscriber.view] = [event_data(name, part) for part in _parts(seen)]
+                encoded[subscriber.view] = [event_data(name, part, unit) for part in _parts(seen)]
             events = encoded[subscriber.view]
             for number, data in enumerate(events, 1):
                 # Only the last part has the id: a client cut off between them gets all again.
@@ -366,15 +369,18 @@ async def read_live(
         ),
     ] = None,
     bbox: Bbox = None,
+    unit: Unit = None,
     last_event_id: Annotated[str | None, Header(max_length=4096)] = None,
 ) -> StreamingResponse:
     """New observations as they are stored, as server-sent events (WHATWG HTML, 9.2)."""
     hub: Hub = request.app.state.hub
     principal = door.principal_of(request)
     boxes = parse_bbox(bbox) if bbox else None
+    if unit:
+        await to_thread.run_sync(check_ucum, unit)
     sectors = await to_thread.run_sync(_permitted_sectors, request, sector)
     hub.check_room()
-    subscriber = Subscriber(principal, sectors, boxes, {})
+    subscriber = Subscriber(principal, sectors, boxes, {}, unit)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_stream(hub, subscriber, last_event_id), 200, headers, SSE)
 

@@ -24,8 +24,7 @@ from consent import door, queries
 from consent.latest import select_latest
 from core.errors import CityError
 from core.sector import Sector
-from core.sensorthings import ResultKind
-from core.units import conversion_if_any
+from core.units import check_ucum
 
 GEOJSON = "application/geo+json"
 SEARCH_CHARACTERS_MAX = 100
@@ -66,6 +65,8 @@ def read_thing(
     request: Request, sector: KnownSector, thing: ThingId, unit: Unit = None
 ) -> Response:
     """One Thing with its Datastreams and their latest values."""
+    if unit:
+        check_ucum(unit)
     with door.reading(request, sector) as connection:
         row = queries.select_thing(connection, thing)
         if row is None:
@@ -93,6 +94,8 @@ def read_latest(
     """Current state as GeoJSON, in a box or within a distance: never cached."""
     size = page_size(limit, LATEST_DEFAULT, request)
     area = parse_area(bbox, near)
+    if unit:
+        check_ucum(unit)
     with door.reading(request, sector) as connection:
         page = select_latest(connection, size, open_cursor(after), area, unit)
     body = {
@@ -120,13 +123,9 @@ def _thing(row: queries.Row) -> dict[str, Any]:
 
 def _datastream(sector: Sector, row: queries.Row, unit: str | None) -> dict[str, Any]:
     declared = sector.by_name.get(row["property"].partition("/")[0])
-    line = conversion_if_any(row["unit"], unit) if unit else None
-    converts = line is not None and row["kind"] == ResultKind.NUMBER
+    result, result_unit = queries.result_in(unit, row)
     latest = None
     if row["phenomenon_time"] is not None:
-        result = queries.result_of(row["kind"], row)
-        if converts and line and result is not None:
-            result = result * line[0] + line[1]
         latest = {
             "phenomenon_time": row["phenomenon_time"],
             "result": result,
@@ -135,7 +134,7 @@ def _datastream(sector: Sector, row: queries.Row, unit: str | None) -> dict[str,
     return {
         "property": row["property"],
         "title": {"ja": declared.title_ja, "en": declared.title_en} if declared else None,
-        "unit": unit if converts else row["unit"],
+        "unit": result_unit,
         "kind": row["kind"],
         "data_class": row["data_class"],
         "undeclared": row["undeclared"],

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from consent.gate import Append, PermittedConnection
+from core.sensorthings import ResultKind
+from core.units import conversion_if_any
 
 Row = dict[str, Any]
 
@@ -137,6 +139,19 @@ def result_of(kind: str, row: Mapping[str, Any], prefix: str = "") -> Any:
             return position_of(row, prefix)
         case _:
             return row["document"]
+
+
+def result_in(unit: str | None, row: Mapping[str, Any]) -> tuple[Any, str]:
+    """The result and its unit: `unit` for a number of that dimension, else as it is stored.
+
+    CityError `invalid` for a unit that is not UCUM.
+    """
+    result = result_of(row["kind"], row)
+    if unit is not None and row["kind"] == ResultKind.NUMBER:
+        line = conversion_if_any(row["unit"], unit)
+        if line is not None:
+            return None if result is None else result * line[0] + line[1], unit
+    return result, row["unit"]
 
 
 def select_things(

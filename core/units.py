@@ -58,14 +58,19 @@ def is_ucum(text: str) -> bool:
     return True
 
 
+def check_ucum(unit: str) -> None:
+    """CityError `invalid` for a unit that is not UCUM."""
+    if not is_ucum(unit):
+        raise invalid("unit", f"{unit!r} is not a UCUM unit")
+
+
 def conversion(source: str, target: str) -> tuple[float, float]:
     """(factor, offset) such that a result in `target` = result in `source` * factor + offset.
 
     CityError `invalid` names the unit that is not UCUM, or both where they measure different
     things or relate by a logarithm (dB): no factor would be right.
     """
-    if not is_ucum(source):
-        raise invalid("unit", f"{source!r} is not a UCUM unit")
+    check_ucum(source)
     line = conversion_if_any(source, target)
     if line is None:
         raise invalid("unit", f"{source!r} does not convert to {target!r}")
@@ -75,8 +80,7 @@ def conversion(source: str, target: str) -> tuple[float, float]:
 @lru_cache(maxsize=4096)
 def conversion_if_any(source: str, target: str) -> tuple[float, float] | None:
     """The same, or None where there is none; CityError `invalid` for a target that is not UCUM."""
-    if not is_ucum(target):
-        raise invalid("unit", f"{target!r} is not a UCUM unit")
+    check_ucum(target)
     plain_source, plain_target = _without_annotations(source), _without_annotations(target)
     if plain_source == plain_target:
         return (1.0, 0.0)

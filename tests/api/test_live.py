@@ -152,6 +152,18 @@ def test_an_append_arrives(served: Served, city: City, vessel: int, until: Until
         }  # fmt: skip
 
 
+def test_each_client_has_its_unit(served: Served, city: City, vessel: int, until: Until) -> None:
+    with stream(served) as plain, stream(served, "?unit=rad") as turned:
+        until(joined(served, 2))
+        city.append("ports", [(vessel, START, 1.5)])
+        radians = pytest.approx(0.02617993878)
+        for live, expected in ((plain, (1.5, "deg")), (turned, (radians, "rad"))):
+            (observed,) = live.next().data["observations"]
+            assert (observed["result"], observed["unit"]) == expected
+    answer = served.get("/v1/live?unit=warm")
+    assert (answer.status_code, answer.json()["errors"][0]["name"]) == (422, "unit")
+
+
 def test_every_kind_arrives(served: Served, city: City, until: Until) -> None:
     thing = city.thing("ports", "1001")
     kinds = ("position", "document", "category", "number")
