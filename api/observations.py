@@ -208,7 +208,7 @@ def _start(
         lower is not None
         and stream.kind is ResultKind.CATEGORY
         and _until(stream, lower) > lower
-        and history.has_state_before(connection, stream, lower)
+        and history.state_before(connection, stream, lower) is not None
     ):
         return lower
     found = history.first_time(connection, stream, span)
