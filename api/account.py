@@ -43,6 +43,7 @@ class Line(BaseModel):
     duplicate: int
     rejected: int
     held: int = Field(description="in an ingestor that runs, not yet committed")
+    recovered: int = Field(description="of the rejected: taken in after all, and received again")
     missing: int | None = Field(description="sequences that never came; null in hours")
     hour: datetime | None = Field(description="in which it was received; null in totals")
     adds_up: bool

@@ -151,6 +151,12 @@ def _sources(figures: Figures) -> Iterable[Metric]:
         (*SOURCE, "outcome"),
         [((*key, name), value) for name in OUTCOMES for key, value in of(name)],
     )
+    yield _counter(
+        "chimata_observations_recovered",
+        "Of the rejected: taken in after all, and received again.",
+        SOURCE,
+        of("recovered"),
+    )
     yield _gauge("chimata_observations_held", "Received, not yet committed.", SOURCE, of("held"))
     yield _gauge(
         "chimata_account_difference_observations",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 PAGE_ROWS = 1_000
 COLUMNS = (
-    "messages", "unchanged", "received", "stored", "duplicate", "rejected", "held", "missing",
+    "messages", "unchanged", "received", "stored", "duplicate", "rejected", "held", "recovered",
+    "missing",
 )  # fmt: skip
 
 

@@ -62,14 +62,17 @@ run AS (
 ),
 gap AS (SELECT sector, gateway, format, sum(missing)::bigint AS missing FROM run GROUP BY 1, 2, 3)
 SELECT p.sector, p.gateway, p.format, messages, unchanged, received, stored, duplicate, rejected,
-       held, coalesce(g.missing, 0), NULL
+       held, (SELECT coalesce(sum(items), 0)::bigint FROM recovered r
+              WHERE (r.sector, r.gateway, r.format) = (p.sector, p.gateway, p.format)),
+       coalesce(g.missing, 0), NULL
 FROM page p LEFT JOIN gap g USING (sector, gateway, format) ORDER BY sector, gateway, format
 """
 SELECT_HOURS = f"""
 WITH {_page("account", "hour, sector, gateway, format", AFTER_HOUR)}
 SELECT sector, gateway, format, messages, unchanged, received, stored, duplicate, rejected, held,
-       NULL, hour
-FROM page ORDER BY hour, sector, gateway, format
+       coalesce(items, 0), NULL, hour
+FROM page LEFT JOIN recovered USING (sector, gateway, format, hour)
+ORDER BY hour, sector, gateway, format
 """
 
 
@@ -77,6 +80,7 @@ FROM page ORDER BY hour, sector, gateway, format
 class AccountRow:
     """One source's account, since ever or of one hour; what cannot be decoded counts as one.
 
+    `recovered` are those of the rejected that were taken in after all, and then received once more.
     `missing` is of a source, not of an hour: nobody knows when it would have come.
     """
 
@@ -90,6 +94,7 @@ class AccountRow:
     duplicate: int
     rejected: int
     held: int
+    recovered: int
     missing: int | None
     hour: datetime | None
 

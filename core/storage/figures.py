@@ -35,14 +35,16 @@ WITH run AS (
 )
 SELECT sector, format, sum(messages)::bigint, sum(unchanged)::bigint, sum(received)::bigint,
        sum(stored)::bigint, sum(duplicate)::bigint, sum(rejected)::bigint, sum(held)::bigint,
-       sum(missing)::bigint
+       sum(missing)::bigint, sum(recovered)::bigint
 FROM (
   SELECT sector, format, messages, unchanged, received, stored, duplicate, rejected,
-         0 AS held, 0 AS missing FROM account_total
+         0 AS held, 0 AS missing, 0 AS recovered FROM account_total
   UNION ALL
-  SELECT sector, format, 0, 0, received, 0, 0, 0, held, 0 FROM ({HELD}) AS h
+  SELECT sector, format, 0, 0, received, 0, 0, 0, held, 0, 0 FROM ({HELD}) AS h
   UNION ALL
-  SELECT sector, format, 0, 0, 0, 0, 0, 0, 0, missing FROM run
+  SELECT sector, format, 0, 0, 0, 0, 0, 0, 0, missing, 0 FROM run
+  UNION ALL
+  SELECT sector, format, 0, 0, 0, 0, 0, 0, 0, 0, items FROM recovered
 ) AS counted
 GROUP BY sector, format ORDER BY sector, format
 """
@@ -93,6 +95,7 @@ class SourceFigures:
     rejected: int
     held: int
     missing: int
+    recovered: int
 
 
 @dataclass(frozen=True, slots=True)

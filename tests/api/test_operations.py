@@ -210,6 +210,7 @@ def test_the_account_as_metrics(served: Served, session: Session) -> None:
     ledger.add_to_rejected(session, "farms", {"bad-time": 3, "bad-unit": 1})
     ledger.add_to_rejected(session, "farms", {"bad-time": 4})
     session.execute("INSERT INTO append (sector, id, rows) VALUES ('farms', 1, 8)")
+    session.execute("INSERT INTO recovered VALUES ('farms', 'h', 'json', now(), 3)")
     session.commit()
     found = metrics(served)
     assert found["chimata_messages_total", SOURCE] == 4
@@ -221,6 +222,7 @@ def test_the_account_as_metrics(served: Served, session: Session) -> None:
     }
     assert told == {"stored": 8, "duplicate": 4, "rejected": 4}
     assert found["chimata_sequences_missing", SOURCE] == 2
+    assert found["chimata_observations_recovered_total", SOURCE] == 3
     assert found["chimata_rejections_total", (("reason", "bad-time"), ("sector", "farms"))] == 7
     assert 0 <= found["chimata_newest_append_age_seconds", (("sector", "farms"),)] < 60
     assert found["chimata_database_size_bytes", ()] > 1_000_000

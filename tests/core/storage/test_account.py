@@ -303,6 +303,18 @@ def test_pages_join_to_the_whole(many: Session, by_hour: bool, limit: int) -> No
     assert [key_of(row) for row in whole] == sorted(key_of(row) for row in whole)
 
 
+@pytest.mark.parametrize("by_hour", [False, True])
+def test_what_was_recovered_stands_beside_what_was_rejected(many: Session, by_hour: bool) -> None:
+    many.execute(
+        "INSERT INTO recovered SELECT 'farms', 'g3', 'json', hour, 2 FROM account"
+        " WHERE (sector, gateway) = ('farms', 'g3') ORDER BY hour LIMIT 2"
+    )
+    rows = account(many, Wanted(by_hour))
+    told = [row.recovered for row in rows if row.recovered]
+    assert told == ([2, 2] if by_hour else [4])
+    assert all(row.adds_up for row in rows)
+
+
 def test_a_source_or_a_span_is_picked(many: Session) -> None:
     only = account(many, Wanted(gateway="g3", sector="ports"))
     assert [(row.gateway, row.sector, row.stored) for row in only] == [("g3", "ports", 5)]
