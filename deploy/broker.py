@@ -260,7 +260,7 @@ class NatsBroker:
             )
         ports = self._wait_for_ports()
         self._service = _DoorService(ports["nats"][0], self._door, self._issuer, self._door_key)
-        self._service.start()
+        self._service.start_beside(self._process)
         self._was_full = False
         self._log_tells_of_a_full_disk()
 
@@ -329,10 +329,14 @@ class _DoorService(threading.Thread):
         self._ready = threading.Event()
         self._failure = ""
 
-    def start(self) -> None:
-        """Start and wait until the broker knows the door."""
-        super().start()
-        if not self._ready.wait(START_SECONDS_MAX) or self._failure:
+    def start_beside(self, broker: "subprocess.Popen[bytes] | None") -> None:
+        """Start and wait until the broker knows the door; CityError when it ends meanwhile."""
+        self.start()
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self._ready.wait(0.1) and time.monotonic() < deadline:
+            if broker is None or broker.poll() is not None:
+                raise CityError("unavailable", "the MQTT broker ended while it was starting")
+        if self._failure or not self._ready.is_set():
             raise CityError(
                 "unavailable", f"the MQTT broker's door: {self._failure or 'no answer'}"
             )

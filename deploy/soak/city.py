@@ -86,6 +86,8 @@ class City:
         self._due = 0.0
         self.surprises: list[str] = []
         self.starts = 0
+        self.failed_starts = 0
+        """Ends before it served: what it was starting was killed, and it said so."""
 
     @property
     def mqtt_url(self) -> str:
@@ -154,7 +156,9 @@ class City:
         if self.pid:
             return
         if self._due == 0.0:
-            if not self.expected_end:
+            if not self.expected_end and not self._ready.is_set():
+                self.failed_starts += 1
+            elif not self.expected_end:
                 self.surprises.append(f"`chimata up` ended by itself: {self._last_words()}")
             self._due = time.monotonic() + AGAIN_SECONDS
         elif time.monotonic() >= self._due:

@@ -28,7 +28,7 @@ SETTLE_SECONDS_MAX = 300.0
 """Without any progress for so long after the load's end, what is still waiting counts as lost."""
 GATEWAY_ENDS_MAX = 50
 TICK_SECONDS = 0.05
-MISSED_AGAIN_SECONDS = 1.0
+MISSED_AGAIN_SECONDS = 5.0
 BEGIN_BEFORE_SECONDS = 2 * 24 * 3600
 LOOSE_SHARE = 0.01
 """Loose messages for each row sent in batches."""
@@ -67,6 +67,8 @@ class Report:
     kills: int = 0
     settle_seconds: float = 0.0
     starts: int = 0
+    failed_starts: int = 0
+    """`chimata up` ended with an error while it was starting, and was started again."""
     gateway_restarts: int = 0
     resent: int = 0
     outbox_held: int = 0
@@ -194,7 +196,6 @@ class Soak:
         at = time.monotonic() - self._begun
         if undo is None:
             self._missed[planned.fault] += 1
-            self._tell(f"{at:7.1f} s  {planned.fault}: nothing there to hit")
             return fault.group != "kill"
         self._strikes[planned.fault] += 1
         self.report.kills += fault.group == "kill"
@@ -261,6 +262,7 @@ class Soak:
             )  # fmt: skip
         self.report.compared = asdict(compared)
         self.report.starts = self._city.starts
+        self.report.failed_starts = self._city.failed_starts
         if settled:
             self.report.violations += compared.faults()
 

@@ -111,6 +111,8 @@ def _signal(part: str, number: int, ground: Ground) -> Undo | None:
 
 
 def _kill_up(ground: Ground) -> Undo | None:
+    if not ground.city.ready:  # its parts are killed while it starts; itself once it has
+        return None
     ground.city.expected_end = True
     return _signal("up", signal.SIGKILL, ground)
 

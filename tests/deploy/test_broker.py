@@ -268,3 +268,24 @@ def test_a_port_in_use_is_one_clear_line(house: House, tmp_path: Path) -> None:
     second.stop()
     assert "\n" not in raised.value.detail
     assert child.standing_in(tmp_path / "broker", "nats-server") == []
+
+
+def test_a_broker_that_dies_while_it_starts_is_told_at_once(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `chimata up` would wait a minute for a sign-in that cannot come."""
+    dying = broker.NatsBroker(tmp_path / "b", "127.0.0.1:-1", house.broker._door._verify)
+    wait_for_ports = dying._wait_for_ports
+
+    def die() -> dict[str, list[str]]:
+        ports = wait_for_ports()
+        psutil.Process(dying.pid).suspend()  # it takes the door's connection and says nothing
+        threading.Timer(0.5, psutil.Process(dying.pid).kill).start()
+        return ports
+
+    monkeypatch.setattr(dying, "_wait_for_ports", die)
+    begun = time.monotonic()
+    with pytest.raises(CityError, match="the MQTT broker"):
+        dying.launch()
+    assert time.monotonic() - begun < broker.START_SECONDS_MAX / 3
+    dying.stop()
