@@ -285,7 +285,7 @@ class Line:
             doubtful.pop()
         return [], None
 
-    def _append(self, batch: Batch) -> Exception | None:
+    def _append(self, batch: Batch, *, careful: bool = False) -> Exception | None:
         """Append and settle, however long the database is away; the error of what it refuses.
 
         After a lost connection it must be this very batch again: see SectorStore.append.
@@ -293,7 +293,7 @@ class Line:
         failures = 0
         while True:
             try:
-                self._append_once(batch)
+                self._append_once(batch, careful=careful)
             except Exception as error:  # noqa: BLE001 - else the sector would stand still unseen
                 away = fault_of(error) is Fault.AWAY
                 if not away or self._pipeline.stopping.is_set():
@@ -302,14 +302,14 @@ class Line:
             else:
                 return None
 
-    def _append_once(self, batch: Batch) -> None:
+    def _append_once(self, batch: Batch, *, careful: bool = False) -> None:
         if self._session is None or self._session.closed:
             self._session = open_session(self._settings.database_url, DatabaseRole.INGEST)
         with self._changed:
             pending = self._pending(batch)
         messages = [message for held in batch for message in held.messages]
         started = time.perf_counter()
-        outcomes = self._store.append(self._session, messages, pending)
+        outcomes = self._store.append(self._session, messages, pending, careful=careful)
         self.figures.append_seconds.observe(time.perf_counter() - started)
         self._settle(batch, outcomes, pending)
 
@@ -325,11 +325,13 @@ class Line:
         return [[held] for held in halves]
 
     def _reject(self, alone: Batch, error: Exception) -> Exception | None:
-        """Store one message as a rejection, still counting its native messages.
+        """Store one message without the rows at fault, or all of it as a rejection.
 
         The error if even that is refused: then the message is not at fault.
         """
         self.figures.refusals += 1
+        if fault_of(error) is Fault.REFUSED and self._append(alone, careful=True) is None:
+            return None
         (held,) = alone
         (message,) = held.messages
         log.error("storage refuses a message of %s", message.gateway, exc_info=error)

@@ -248,6 +248,10 @@ class Catalogue:
                 self.things[update.thing] = row[0]
             self._described[update.thing] = update
 
+    def text_of(self, code: int) -> str:
+        """The text of a category's code that `codes` has given."""
+        return next(text for text, known in self._codes.items() if known == code)
+
     def codes(self, connection: Session, texts: Iterable[str]) -> Mapping[str, int]:
         """The code of every category text; new texts get one."""
         missing = sorted(set(texts) - self._codes.keys())

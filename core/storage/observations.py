@@ -28,8 +28,10 @@ from core.sensorthings import (
     canonical_json,
     kinds_of,
     observation_json,
+    used_streams,
 )
 from core.storage import ledger, rejections, rollup
+from core.storage.careful import brief, write_apart
 from core.storage.catalogue import Catalogue
 from core.storage.columns import DOCUMENT, NUMBER, SHAPES, Rows, concatenate, copy_in
 from core.storage.latest import Flush, Latest
@@ -73,6 +75,7 @@ class _Append:
 
     id: int
     messages: Sequence[Message]
+    careful: bool = False
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     stored: Counter[int] = field(default_factory=Counter)
     duplicate: Counter[int] = field(default_factory=Counter)
@@ -106,6 +109,9 @@ class _Append:
         )
 
 
+_Write = Callable[[Session, _Append, Rows], None]
+
+
 class SectorStore:
     """Appends of one sector by one process, by one thread at a time.
 
@@ -131,11 +137,14 @@ class SectorStore:
         messages: Sequence[Message],
         pending: Pending | None = None,
         finish: Finish | None = None,
+        *,
+        careful: bool = False,
     ) -> list[Outcome]:
         """Store messages, all or none, and say what became of each, in their order.
 
         `pending` is what the process holds besides these messages, for the account; `finish` ends
         the transaction: what it writes is committed with the rows, what it raises undoes all.
+        `careful` is for what was refused before: each row that the database refuses is rejected.
 
         After a psycopg error nothing is stored, or, when the connection broke during COMMIT, it is
         not known: either way the caller repeats this very call on a working connection.
@@ -146,7 +155,7 @@ class SectorStore:
                 return settled
             if not self._loaded:
                 self._load(connection)
-            return self._append(connection, messages, pending, finish)
+            return self._append(connection, messages, pending, finish, careful=careful)
         except BaseException:
             self._loaded = False  # ids and marks of a failed append are void
             if not connection.closed:
@@ -187,9 +196,11 @@ class SectorStore:
         messages: Sequence[Message],
         pending: Pending | None,
         finish: Finish | None,
+        *,
+        careful: bool,
     ) -> list[Outcome]:
         row = connection.execute(ledger.NEXT_APPEND, {"sector": self.sector.name}).fetchone()
-        append = _Append(row[0] if row else 0, messages)
+        append = _Append(row[0] if row else 0, messages, careful)
         if append.id - 1 - self._latest.append_id > CATCH_UP_MAX:
             self._load(connection)  # the projection has seen nearly all of them
         if self._latest.append_id != append.id - 1:
@@ -325,13 +336,40 @@ class SectorStore:
             late = turn.time <= self._latest.time[turn.datastream]
             apart = self._catalogue.personal[turn.datastream] if personal.any() else None
             if apart is not None and apart.any():
-                self._merge(connection, append, turn.take(apart), "personal")
+                self._put(connection, append, turn.take(apart), self._merge_personal)
                 turn, late = turn.take(~apart), late[~apart]  # noqa: PLW2901
             if number:
                 late = np.ones(len(turn), bool)
-            self._copy(connection, append, turn.take(~late) if late.any() else turn)
+            self._put(connection, append, turn.take(~late) if late.any() else turn, self._copy)
             if late.any():
-                self._merge(connection, append, turn.take(late), "public")
+                self._put(connection, append, turn.take(late), self._merge_public)
+
+    def _put(self, connection: Session, append: _Append, rows: Rows, write: _Write) -> None:
+        """Write rows, where asked for with care; partitions are made before, to stay."""
+        if not len(rows):
+            return
+        if not append.careful:
+            write(connection, append, rows)
+            return
+        self._partition_of(connection, rows)
+
+        def refuse(row: Rows, error: psycopg.Error) -> int:
+            append.rejected[int(row.message[0])].append(self._refused(append, row, error))
+            return sum(map(len, append.rejected.values()))
+
+        write_apart(connection, rows, lambda part: write(connection, append, part), refuse)
+
+    def _refused(self, append: _Append, row: Rows, error: psycopg.Error) -> Rejected:
+        message, datastream = int(row.message[0]), int(row.datastream[0])
+        decoded = append.messages[message].decoded
+        used = {index for columns, _ in kinds_of(decoded) for index in used_streams(columns)}
+        known = ((self._catalogue.known(s), s) for s in map(decoded.streams.__getitem__, used))
+        kind, stream = next((each.kind, s) for each, s in known if each.id == datastream)
+        result = row.value_at(0)
+        if kind is ResultKind.CATEGORY:
+            result = self._catalogue.text_of(int(result))
+        payload = observation_json(stream, to_iso(int(row.time[0])), result)
+        return Rejected("storage-refused", brief(error), payload, len(append.rejected[message]))
 
     def _turns(self, append: _Append, rows: Rows) -> Iterator[Rows]:
         """Split rows so that no key repeats inside a turn, in order of arrival.
@@ -369,8 +407,6 @@ class SectorStore:
             yield rows.take(turn == number)
 
     def _copy(self, connection: Session, append: _Append, rows: Rows) -> None:
-        if not len(rows):
-            return
         table = sql.Identifier(rows.shape.table + self._partition_of(connection, rows))
         if (
             not self._native
@@ -385,9 +421,13 @@ class SectorStore:
         append.count(append.stored, rows)
         append.copied.append(rows)
 
+    def _merge_public(self, connection: Session, append: _Append, rows: Rows) -> None:
+        self._merge(connection, append, rows, "public")
+
+    def _merge_personal(self, connection: Session, append: _Append, rows: Rows) -> None:
+        self._merge(connection, append, rows, "personal")
+
     def _merge(self, connection: Session, append: _Append, rows: Rows, schema: str) -> None:
-        if not len(rows):
-            return
         self._partition_of(connection, rows)
         staged = f"staged_{rows.shape.table}"
         stage = sql.Identifier("pg_temp", staged)

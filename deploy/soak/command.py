@@ -48,7 +48,7 @@ class Options:
     database: str = ""
     kafka: str = ""
     rows_a_batch: int = 500
-    lag_blocks: int = 64
+    lag_blocks: int = 16
     disk_bytes: int = 2048 * MIB
     late_seconds: float = 100.0
     """How long loose messages are waited for: what a killed ingestor held, the embedded broker

@@ -68,7 +68,7 @@ class Load:
     gateway: str
     start_us: int
     rows_a_batch: int = 500
-    lag_blocks: int = 64
+    lag_blocks: int = 16
     """How many blocks later rows are corrected or sent again."""
 
     @property
