@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chimata.ingest")
 
-FLUSH_SECONDS = 0.1
-"""Shortest time between flushes of the latest values."""
-FLUSH_RESTS = 2
-"""A flush is followed by a rest of so many times its own: it takes a third of a core at most."""
+IDLE_SECONDS = 0.1
+FLUSH_SECONDS = 0.05
+"""Shortest rest between flushes of the latest values."""
+FLUSH_SHORT_SECONDS, FLUSH_RESTS = 0.25, 2
+"""A short flush is followed by a rest as long as it took, a dear one by one of so many times its
+own: it takes a third of a core at most."""
 FLUSH_REST_SECONDS_MAX = 2.0
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 MESSAGES_AN_APPEND_MAX = 2_000
@@ -146,7 +148,8 @@ class Line:
             log.exception("latest values of %s cannot be written", self._sector.name)
             session.rollback()
         took = time.monotonic() - began
-        rest = min(max(FLUSH_SECONDS, FLUSH_RESTS * took), FLUSH_REST_SECONDS_MAX)
+        rests = 1 if took < FLUSH_SHORT_SECONDS else FLUSH_RESTS
+        rest = min(max(FLUSH_SECONDS, rests * took), FLUSH_REST_SECONDS_MAX)
         self._flush_after = began + took + rest
         self._flush = None
 
@@ -182,6 +185,8 @@ class Line:
                 self._store_batch(batch)
             if self._flush is None and time.monotonic() >= self._flush_after:
                 self._flush = self._store.drain()
+                if self._flush is not None:
+                    self._pipeline.drained.set()
             if stopping.is_set():
                 break
         if self._session is not None:
@@ -191,7 +196,7 @@ class Line:
         """Wait for a message, then a moment for its followers; [] after a short while of none."""
         with self._changed:
             if not self._ready:
-                self._changed.wait(FLUSH_SECONDS)
+                self._changed.wait(IDLE_SECONDS)
             if not self._ready or self._pipeline.stopping.is_set():
                 return []
             until = time.monotonic() + self._settings.batch_seconds_max

@@ -88,13 +88,17 @@ class Pipeline:
         self.settle_runs = settle_runs
         self.budget = Budget(settings.queue_bytes_max)
         self.stopping = threading.Event()
+        self.drained = threading.Event()
+        """Set when a line has latest values to be written."""
         self.clocks = Clocks()
         self.reconnects = 0
         """Times that the channel lost its broker; counted by the channel."""
         self._told_at = -math.inf
         self._lines: dict[str, Line] = {}
         self._opening = threading.Lock()
-        self._keeper = Keeper(settings, self.process, self._all_lines, self._tell, self.stopping)
+        self._keeper = Keeper(
+            settings, self.process, self._all_lines, self._tell, self.drained, self.stopping
+        )
         self._maintainer = Maintainer(settings, self.stopping)
         self._roller = Roller(settings, self.stopping)
 

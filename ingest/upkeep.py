@@ -16,7 +16,7 @@ from core.storage.rejections import fold_old
 from core.storage.retention import ROWS, Retention, Step, parse
 from core.storage.rollup import Worker
 from ingest.archiving import Archivist
-from ingest.line import FLUSH_SECONDS, Line
+from ingest.line import Line
 
 log = logging.getLogger("chimata.ingest")
 
@@ -24,6 +24,9 @@ MAINTAIN_SECONDS = 15.0
 ROLL_SECONDS = 2.0
 LOCK_SECONDS_MAX = 2
 STOPPING_SECONDS = 0.05
+KEEP_SECONDS = 0.1
+PENDING_SECONDS = 0.25
+"""Between what is told of messages that wait; each append tells, too."""
 ARCHIVE_SECONDS = 600.0
 """Between two looks at what is to be archived and dropped."""
 
@@ -44,9 +47,11 @@ class Keeper(threading.Thread):
         process: int,
         lines: Callable[[], Iterable[Line]],
         tell: Callable[[Session, bool], None],
+        drained: threading.Event,
         stopping: threading.Event,
     ) -> None:
         super().__init__(name="projection", daemon=True)
+        self._drained = drained
         self._settings = settings
         self._process = process
         self._lines = lines
@@ -57,8 +62,11 @@ class Keeper(threading.Thread):
         """Until the lines have ended, so that what they drain last is written too."""
         session: Session | None = None
         finished = locked = False
+        told_at = 0.0
         while not finished:
-            if self._stopping.wait(FLUSH_SECONDS):
+            self._drained.wait(KEEP_SECONDS)
+            self._drained.clear()
+            if self._stopping.is_set():
                 time.sleep(STOPPING_SECONDS)
             lines = list(self._lines())
             # Asked before writing, so that what a line drains last is written too.
@@ -71,8 +79,10 @@ class Keeper(threading.Thread):
                 locked = locked or hold_process_lock(session, self._process)
                 for line in lines:
                     line.write_latest(session)
-                for line in lines:
-                    line.write_pending(session)
+                if finished or time.monotonic() - told_at > PENDING_SECONDS:
+                    for line in lines:
+                        line.write_pending(session)
+                    told_at = time.monotonic()
                 self._tell(session, finished)
             except Exception as error:  # noqa: BLE001 - without this thread nothing new is seen
                 log.warning("projection not written, will retry: %s", brief(error))
