@@ -290,3 +290,25 @@ def test_any_order_gives_every_key_once_and_true_counts(
     assert served == {(t, NOW + s * SECOND): float(found[-1]) for (t, s), found in seen.items()}
     (line,) = account(connection)
     assert line.adds_up
+
+
+@pytest.mark.parametrize(("streams", "each", "compressed"), [(12_000, 1, False), (100, 120, True)])
+def test_only_dense_appends_go_straight_to_the_columnstore(
+    connection: psycopg.Connection[Any], streams: int, each: int, compressed: bool
+) -> None:
+    """One row of each Datastream would cost eight times the time and six times the bytes there."""
+    native = connection.execute("SELECT to_regclass('partition_range')").fetchone() != (None,)
+    named = tuple(Stream(f"t{number}", "level") for number in range(streams))
+    stream = np.repeat(np.arange(streams, dtype=np.int32), each)
+    times = NOW + np.tile(np.arange(each), streams) * SECOND
+    numbers = Numbers(stream, times, np.ones(len(stream)))
+    store = SectorStore(SECTOR)
+    (outcome,) = store.append(connection, [message(Decoded(named, numbers, messages=len(stream)))])
+    assert counts(outcome) == (streams * each, streams * each, 0, 0)
+    if native:
+        return
+    chunks = connection.execute(
+        "SELECT bool_or(is_compressed) FROM timescaledb_information.chunks"
+        " WHERE hypertable_name = 'observation'"
+    ).fetchone()
+    assert chunks == (compressed,)
