@@ -60,9 +60,10 @@ UPDATE_TODO = "UPDATE rollup_todo SET spans = %(spans)s::tstzmultirange WHERE ti
 # the appends of a sector are committed in the order of their numbers.
 COLLECT = """
 WITH news AS MATERIALIZED (
-  SELECT a.sector, a.id, coalesce(a.minutes, tstzmultirange(tstzrange(
-           date_bin('1 minute', a.time_min, timestamptz 'epoch'),
-           date_bin('1 minute', a.time_max, timestamptz 'epoch') + interval '1 minute')), '{}')
+  SELECT a.sector, a.id, CASE WHEN a.time_min IS NULL THEN '{}' ELSE
+           coalesce(a.minutes, tstzmultirange(tstzrange(
+             date_bin('1 minute', a.time_min, timestamptz 'epoch'),
+             date_bin('1 minute', a.time_max, timestamptz 'epoch') + interval '1 minute'))) END
          AS minutes
   FROM sector_log l LEFT JOIN rollup_cursor c USING (sector)
   CROSS JOIN LATERAL (

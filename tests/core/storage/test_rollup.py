@@ -270,6 +270,8 @@ def test_what_arrived_before_the_rollups_is_computed(
     """Appends of a version before, or of another writer, do not say which minutes they touched."""
     model.append([(BASE + k * MINUTE, float(k)) for k in range(3)], BASE)
     connection.execute("UPDATE append SET minutes = NULL")
+    connection.execute("INSERT INTO append (sector, id, rows) VALUES ('toy', 2, 0)")
+    connection.execute("UPDATE sector_log SET append_id = 2")
     connection.commit()
     model.check(BASE, BASE + HOUR, MINUTE, BASE)
     model.work(BASE + DAY)
