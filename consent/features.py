@@ -25,7 +25,7 @@ PIECES = 5
 """Of a value: what is said before it, the result, unit, time, quality."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """The JSON around a value, the same for all Datastreams of one property, kind and unit.
 
@@ -143,7 +143,9 @@ def encode(
     pieces[1::PIECES] = _results(streams, values, texts)
     pieces[2::PIECES] = [each.between for each in streams.series]
     pieces[3::PIECES] = _json(values["time"])
-    pieces[4::PIECES] = [b',"quality":%b}' % quality for quality in _json(values["quality"])]
+    flags = values["quality"].tolist()
+    ends = {flag: b',"quality":%d}' % flag for flag in set(flags)}
+    pieces[4::PIECES] = [ends[flag] for flag in flags]
     # A Thing's values follow what is said of it; one without any is between the others.
     begins = np.searchsorted(streams.owner, np.arange(len(cards) + 1)).tolist()
     opening = b""
