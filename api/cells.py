@@ -33,7 +33,8 @@ HEADER = "Chimata-Incomplete"
 ANSWER_SECONDS_MAX = 10.0
 HEALTH_SECONDS = 1.0
 """Between two looks at each cell: what is down is known, and no request waits to find out."""
-PER_CELL = frozenset({"/metrics"})
+PER_CELL = ("/metrics", "/v1/rejections")
+"""How the addresses begin whose answers are one cell's: its ids mean another thing elsewhere."""
 SEEN_NOTHING = frozenset({401, 403, 404})
 """Another cell may have what this one does not show."""
 OK, NOT_MODIFIED, UNAVAILABLE = 200, 304, KINDS["unavailable"].status
@@ -130,8 +131,8 @@ class Cells:
             await cells_live.stream(self._cells, self.health, scope, receive, send)
         elif path == "/healthz":
             await self._say_health()(scope, receive, send)
-        elif parts[0] == "v1" or path in PER_CELL:
-            if scope["method"] not in {"GET", "HEAD"} or path in PER_CELL:
+        elif parts[0] == "v1" or path.startswith(PER_CELL):
+            if scope["method"] not in {"GET", "HEAD"} or path.startswith(PER_CELL):
                 raise invalid("cell", f"names the cell that is meant: {', '.join(self._cells)}")
             response = await self._read(scope, path, parts[1:], query)
             await response(scope, receive, send)

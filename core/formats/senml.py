@@ -128,12 +128,12 @@ def decode_cbor(payload: bytes, context: Context) -> Decoded:
 
 def read_json(payload: bytes, context: Context, builder: ObservationsBuilder) -> None:
     """Decode a JSON pack into a builder, which may hold what other packs had."""
-    _read(payload, context, builder, _json_items)
+    _read(payload, context, builder, _json_items, _json_pack)
 
 
 def read_cbor(payload: bytes, context: Context, builder: ObservationsBuilder) -> None:
     """Decode a CBOR pack into a builder, which may hold what other packs had."""
-    _read(payload, context, builder, _cbor_items)
+    _read(payload, context, builder, _cbor_items, _cbor_pack)
 
 
 def encode_json(records: Sequence[Record]) -> bytes:
@@ -171,6 +171,7 @@ def _read(
     context: Context,
     builder: ObservationsBuilder,
     parse: Callable[[bytes], list[Item]],
+    join: Callable[[Record | None, Item], bytes],
 ) -> None:
     try:
         items = parse(payload)
@@ -179,7 +180,7 @@ def _read(
         builder.messages += 1
         builder.reject(error.reason, str(error), payload)
         return
-    _Pack(builder, context.received_at).read(items)
+    _Pack(builder, context.received_at, join).read(items)
 
 
 # --- from bytes to records ------------------------------------------------------------------------
@@ -223,6 +224,17 @@ def _item(fields: Any, raw: bytes) -> Item:
     except (msgspec.ValidationError, OverflowError) as error:
         # A base field that cannot be read would silently change the meaning of what follows.
         return Item(None, f"record: {error}", raw, base=not _BASE_FIELDS.isdisjoint(fields))
+
+
+def _json_pack(said: Record | None, item: Item) -> bytes:
+    own = item.payload or msgspec.json.encode(item.record)
+    return b"[" + (msgspec.json.encode(said) + b"," if said is not None else b"") + own + b"]"
+
+
+def _cbor_pack(said: Record | None, item: Item) -> bytes:
+    if said is None:
+        return b"\x81" + item.payload
+    return b"\x82" + bytes(cbor2.dumps(_cbor_map(said))) + item.payload
 
 
 def _cbor_items(payload: bytes) -> list[Item]:
@@ -280,9 +292,15 @@ def _check_pack(items: list[Item]) -> None:
 class _Pack:
     """Resolution of one pack: the base fields so far, and parts of positions by Thing and time."""
 
-    def __init__(self, builder: ObservationsBuilder, received_at: int) -> None:
+    def __init__(
+        self,
+        builder: ObservationsBuilder,
+        received_at: int,
+        join: Callable[[Record | None, Item], bytes],
+    ) -> None:
         self.builder = builder
         self.received_at = received_at
+        self.join = join
         self.name = ""
         self.time = self.value = self.sum = 0.0
         self.unit: str | None = None
@@ -317,10 +335,16 @@ class _Pack:
         self.builder.messages += 1
 
     def _reject(self, reason: str, detail: str, item: Item, number: int) -> None:
-        payload = item.payload
-        if not payload and item.record is not None:
-            payload = msgspec.json.encode(item.record)
+        """Keep a record as a pack of its own, under what the pack said before it."""
         self.builder.messages += 1
+        if self.broken or reason == "duplicate-part":  # alone it would say something else
+            self.builder.reject(reason, detail, self.join(None, item), number, None)
+            return
+        said = Record(
+            bn=self.name or UNSET, bt=self.time or UNSET, bu=self.unit or UNSET,
+            bv=self.value or UNSET, bs=self.sum or UNSET,
+        )  # fmt: skip
+        payload = self.join(said if _present(said) else None, item)
         self.builder.reject(reason, detail, payload, number)
 
     def _apply_base(self, record: Record) -> None:
@@ -429,7 +453,7 @@ class _Pack:
             return
         payload = msgspec.json.encode([part.record for part in parts.values()])
         number = min(part.number for part in parts.values())
-        self.builder.reject("invalid-position", f"v: {fault}", payload, number)
+        self.builder.reject("invalid-position", f"v: {fault}", payload, number, None)
 
 
 class Part(NamedTuple):

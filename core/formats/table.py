@@ -14,6 +14,7 @@ from core.units import is_ucum
 
 ROWS_MAX = 500_000
 COLUMNS_MAX = 512
+HEADED_BYTES_MAX = 1024 * 1024
 GAPS = frozenset({"", "-", "--", "na", "n/a", "nan", "null", "none", "nil", "#n/a", "missing"})
 
 # Spellings of units in headers and unit columns -> UCUM; anything else must be UCUM itself.
@@ -78,18 +79,37 @@ class Row(NamedTuple):
     fault: str
 
 
+class Headed:
+    """Rows under their header, so that one alone can be mended and taken in.
+
+    Not without end: a payload would become as many times its size as it has rows.
+    """
+
+    def __init__(self, header: bytes) -> None:
+        self._header = header + b"\n"
+        self._left = HEADED_BYTES_MAX
+
+    def row(self, line: bytes) -> tuple[bytes, str | None]:
+        """What is kept of a row that is rejected, and as what (see Rejected.format)."""
+        self._left -= len(self._header)
+        return (line, None) if self._left < 0 else (self._header + line, "")
+
+
 class Table(NamedTuple):
     """A header and its rows, read as they are asked for."""
 
     headers: list[Header]
     rows: Iterator[Row]
     separator: str
+    headed: Headed
 
-    def payload(self, row: Row) -> bytes:
-        """The row under its header, so that it can be mended and sent again."""
-        texts = [header.text for header in self.headers]
-        lines = (_joined(texts, self.separator), _joined(row.cells, self.separator))
-        return "\n".join(lines).encode("utf-8", "replace")
+    def rejected(self, row: Row) -> tuple[bytes, str | None]:
+        """What is kept of a row that is rejected, and as what (see Rejected.format)."""
+        return self.headed.row(_line(row.cells, self.separator))
+
+
+def _line(cells: list[str], separator: str) -> bytes:
+    return _joined(cells, separator).encode("utf-8", "replace")
 
 
 def _joined(cells: list[str], separator: str) -> str:
@@ -118,7 +138,8 @@ def read(payload: bytes) -> Table:
     if len(texts) > COLUMNS_MAX:
         raise TableError("bad-header", f"header: over {COLUMNS_MAX} columns")
     headers = [header_of(name) for name in texts]
-    return Table(headers, _rows(lines, separator, len(headers)), separator)
+    headed = Headed(_line(texts, separator))
+    return Table(headers, _rows(lines, separator, len(headers)), separator, headed)
 
 
 def _rows(lines: Iterator[str], separator: str, width: int) -> Iterator[Row]:

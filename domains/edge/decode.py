@@ -164,7 +164,8 @@ def _read_row(
         values = _values(read, columns, row)
         position = _position(columns, row, read.separator)
     except (_RowError, ValueError) as error:
-        builder.reject("bad-row", str(error), read.payload(row), row.number)
+        payload, form = read.rejected(row)
+        builder.reject("bad-row", str(error), payload, row.number, form)
         return
     builder.hear(thing, moment)
     before = len(builder)

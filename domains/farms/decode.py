@@ -198,7 +198,8 @@ def _decode_csv(builder: ObservationsBuilder, payload: bytes, context: Context) 
                 raise _RowError(row.fault)  # noqa: TRY301 - one place turns a fault into a rejection
             _add_row(builder, read, columns, row, context)
         except _RowError as error:
-            builder.reject("bad-row", str(error), read.payload(row), row.number)
+            payload, form = read.rejected(row)
+            builder.reject("bad-row", str(error), payload, row.number, form)
 
 
 def _columns(headers: list[Header]) -> _Columns:

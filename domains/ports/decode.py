@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from core import clock
+from core.formats.table import Headed
 from core.sector import Context
 from core.sensorthings import (
     Decoded,
@@ -411,14 +412,18 @@ def _decode_csv(builder: ObservationsBuilder, payload: bytes, context: Context) 
     if fault and not rows:
         rows = [header]
     builder.messages = len(rows)
+    # Each row is kept under its header, so that it can be mended and taken in alone.
+    headed = Headed(header)
     for item, line in enumerate(rows):
         try:
             if fault:
-                builder.reject("bad-header", fault, line, item)
+                payload, form = headed.row(line) if lines[1:] else (line, "")
+                builder.reject("bad-header", fault, payload, item, form)
             else:
                 _decode_row(builder, _row_of(columns, line), context)
         except _BadField as error:
-            builder.reject("bad-field", str(error), line, item)
+            payload, form = headed.row(line)
+            builder.reject("bad-field", str(error), payload, item, form)
 
 
 def _columns_of(header: bytes) -> tuple[list[str], str]:

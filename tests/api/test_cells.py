@@ -174,6 +174,7 @@ def test_lists_name_their_cells_and_counts_are_summed(country: Country) -> None:
     assert "gaps" in country.json("/v1/gateways/g-tokai/gaps?cell=tokai")
     assert "chimata" in country.get("/metrics?cell=tokai").text
     assert country.get("/metrics").status_code == 422
+    assert country.get("/v1/rejections").status_code == 422
     assert country.get("/v1/account", None).status_code == 401
     assert country.get("/v1/account?cell=edo").status_code == 422
 

@@ -28,6 +28,7 @@ FILLED = {
     "{intersection}": MARK,
     "{mmsi}": MARK,
     "{rejection}": MARK,
+    "{gateway}": MARK,
 }
 CLASSES = ("personal", "pseudonymised", "anonymised", "unheard-of")
 

@@ -23,7 +23,7 @@ from core.formats import DECODERS
 from core.sector import Context
 from core.sensorthings import DataClass, Decoded, Rejected
 from core.settings import Settings
-from core.storage.account import account
+from core.storage.account import Wanted, account
 from core.storage.message import Outcome
 from core.storage.observations import SectorStore
 from core.storage.pool import DatabaseRole, open_session
@@ -74,14 +74,19 @@ class Town:
     def counts(self) -> tuple[int, ...]:
         """received, stored, duplicate, rejected, recovered; after a look whether all adds up."""
         with psycopg.connect(self.url) as connection:
-            assert all(line.adds_up for line in account(connection))
+            lines = account(connection)
+            assert all(line.adds_up for line in lines)
+            hours = account(connection, Wanted(by_hour=True))
+            recovered = sum(line.recovered for line in lines)
+            assert recovered == sum(line.recovered for line in hours)
+            assert all(line.recovered <= line.rejected for line in hours)
         check_sums(self.url)
         (row,) = self.query(
             "SELECT coalesce(sum(received), 0)::int, coalesce(sum(stored), 0)::int,"
-            " coalesce(sum(duplicate), 0)::int, coalesce(sum(rejected), 0)::int,"
-            " coalesce((SELECT sum(items) FROM recovered), 0)::int FROM account"
+            " coalesce(sum(duplicate), 0)::int, coalesce(sum(rejected), 0)::int"
+            " FROM account"
         )
-        return tuple(row)
+        return (*row, recovered)
 
     def acts(self) -> list[Any]:
         return self.query(

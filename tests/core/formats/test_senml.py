@@ -178,9 +178,45 @@ def test_a_bad_record_does_not_take_the_good_ones_with_it() -> None:
     decoded = decode([{"bn": "a:", "n": "x", "v": 1}, {"n": "y", "v": "two"}, {"n": "z", "v": 3}])
     assert [row[1] for row in rows(decoded)] == ["x", "z"]
     (rejected,) = decoded.rejected
-    assert (rejected.item, json.loads(rejected.payload)) == (1, {"n": "y", "v": "two"})
+    assert rejected.item == 1
+    assert json.loads(rejected.payload) == [{"bn": "a:"}, {"n": "y", "v": "two"}]
     assert "v" in rejected.detail
     assert decoded.messages == 3
+
+
+SAID = {"bn": "a:", "bt": 1.79e9, "bu": "m", "bv": 3}
+BAD = [{"n": "x", "v": "two"}, {"n": "x", "u": "?", "v": 1}, {"n": "x", "vs": "a\0"}, {"n": "x"}]
+
+
+@pytest.mark.parametrize("said", [{}, SAID])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_record_is_kept_as_a_pack_of_its_own(said: dict[str, Any], bad: Any) -> None:
+    """Taken in alone it is what it was: refused for the same reason, and once mended the same."""
+    pack = [{**said, "n": "w", "v": 0}, bad, {"n": "z", "v": 0}]
+    for name, dumps in (("senml-json", lambda p: json.dumps(p).encode()), ("senml-cbor", to_cbor)):
+        (rejected,) = DECODERS[name](dumps(pack), CONTEXT).rejected
+        alone = DECODERS[name](rejected.payload, CONTEXT)
+        assert rejected.format == ""
+        assert ([r.reason for r in alone.rejected], alone.observations) == ([rejected.reason], 0)
+    mended = [*json.loads(DECODERS["senml-json"](json.dumps(pack).encode(), CONTEXT)
+                          .rejected[0].payload)[:-1], {"n": "x", "v": 5}]  # fmt: skip
+    expected = decode([{**said, "n": "x", "v": 5}])
+    assert rows(decode(mended)) == rows(expected)
+
+
+def to_cbor(pack: list[dict[str, Any]]) -> bytes:
+    labels = {name: label for label, name in senml.CBOR_LABELS.items()}
+    return cbor2.dumps([{labels[name]: v for name, v in record.items()} for record in pack])
+
+
+def test_what_would_say_something_else_alone_is_never_replayed() -> None:
+    twice = [{"n": "a", "u": "lon", "v": 1, "t": 9e8}, {"n": "a", "u": "lon", "v": 2, "t": 9e8}]
+    broken = [{"bn": 5, "n": "x", "v": 2}, {"n": "x", "v": 3}]
+    far = [{"n": "a", "u": "lon", "v": 1, "t": 9e8}, {"n": "a", "u": "lat", "v": 95, "t": 9e8}]
+    for pack in (twice, broken, far):
+        rejected = decode(pack).rejected
+        assert rejected
+        assert {each.format for each in rejected} == {None}, pack
 
 
 def test_an_unreadable_base_spoils_what_follows_it() -> None:

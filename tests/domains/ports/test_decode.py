@@ -340,6 +340,24 @@ def test_mutated_lines(lines: list[str], changes: list[tuple[int, int]]) -> None
         check_account(decoded)
 
 
+@pytest.mark.parametrize("fault", ["431000001,no time,35,139,1,2,3,N,5", "1,2"])
+def test_a_bad_row_is_kept_under_its_header(fault: str) -> None:
+    good = "431000001,2025-12-31T23:00:00,35.6,139.8,10,90,511,CHIMATA MARU,5"
+    (rejected,) = rows(good, fault, good).rejected
+    assert rejected.payload == f"{HEADER}\n{fault}".encode()
+    (again,) = decode.decode("csv", rejected.payload, context()).rejected
+    assert again.reason == rejected.reason
+
+
+def test_a_long_header_is_not_kept_with_every_row() -> None:
+    """A payload would become as many times its size as it has rows."""
+    long = HEADER + "," * 300_000
+    decoded = rows(*["x"] * 100, header=long)
+    assert len(decoded.rejected) == 100
+    assert sum(len(each.payload) for each in decoded.rejected) < 2**20
+    assert [each.format for each in decoded.rejected] == [""] * 3 + [None] * 97
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6),
 )
