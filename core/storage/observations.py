@@ -374,7 +374,8 @@ class SectorStore:
         if kind is ResultKind.CATEGORY:
             result = self._catalogue.text_of(int(result))
         payload = observation_json(stream, to_iso(int(row.time[0])), result)
-        return Rejected("storage-refused", brief(error), payload, len(append.rejected[message]))
+        item = len(append.rejected[message])
+        return Rejected("storage-refused", brief(error), payload, item, "json")
 
     def _turns(self, append: _Append, rows: Rows) -> Iterator[Rows]:
         """Split rows so that no key repeats inside a turn, in order of arrival.
