@@ -32,6 +32,7 @@ GOAL_TRAIL = Goal("value", maximum=5.0)
 GOAL_MEMORY = Goal("value", maximum=300.0)
 BYTES_MB = 1_000_000
 SAMPLE_SECONDS = 5.0
+SETTLE_SECONDS = 20
 DRAIN_SECONDS_MAX = 120.0
 SECTOR, PROPERTY, FORM = "signals", "minimum-end", "arrow"
 BASE = 1_700_000_000
@@ -80,14 +81,14 @@ class Watch:
         self.memory: list[float] = []
         self.trails: list[float] = []
 
-    def look(self) -> None:
-        """Sample, if it is time."""
+    def look(self, *, settled: bool = True) -> None:
+        """Sample, if it is time; `settled`: what the first batches made has long been written."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + SAMPLE_SECONDS
         self.memory.append(self._process.memory_full_info().pss / BYTES_MB)
         found = self._connection.execute(TRAIL).fetchone()
-        if found and found[0] == self._streams:
+        if settled and found and found[0] == self._streams:
             self.trails.append(float(found[1]))
 
     def found(self) -> tuple[int, int]:
@@ -116,7 +117,7 @@ def drive(field: Field, cities: list[City], seconds: int, watch: Watch) -> dict[
             due[city.gateway, second + 1] = when
         lags += taken(field, due, 0.0)
         backlogs.append(len(due))
-        watch.look()
+        watch.look(settled=second >= min(SETTLE_SECONDS, seconds // 2))
     until = time.monotonic() + DRAIN_SECONDS_MAX
     while due and time.monotonic() < until:
         lags += taken(field, due, 0.1)
