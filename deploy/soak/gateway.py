@@ -301,9 +301,15 @@ class SoakGateway:
     def run(self, stop: threading.Event) -> None:
         """Until `stop` and until the outbox is empty; CityError when the platform refuses us."""
         loose = self._start_loose(stop)
-        while not stop.is_set() or self._outbox.batches or (loose and loose.is_alive()):
+        # However slow the machine and short the run: something has to be corrected.
+        blocks_min = self._load.lag_blocks + 1
+        while (
+            (filling := not stop.is_set() or self._journal.blocks < blocks_min)
+            or self._outbox.batches
+            or (loose and loose.is_alive())
+        ):
             try:
-                if not stop.is_set() and self._is_due():
+                if filling and self._is_due():
                     self._append()
                 self._step()
             except CityError as error:

@@ -1,5 +1,6 @@
 """Faults at random under load, each kind: what has its receipt is there, once, as it was sent."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from core.errors import CityError
 from deploy.soak import command, faults
 from deploy.soak.command import MIB, Options
 from tests.journeys.test_kills import timescale_database
+from tests.kafka_server import KafkaServer
 from tests.require import timescale_url
 
 pytestmark = pytest.mark.timeout(280)
@@ -75,3 +77,17 @@ def test_http_gives_a_receipt_to_loose_messages_too(tmp_path: Path) -> None:
     report = soak(tmp_path, faults=("kill",), via="http", seed=5, rate=1_500, late_seconds=0.0)
     check(report)
     assert report.compared["loose_gone"] == 0
+
+
+@pytest.mark.kafka
+def test_over_kafka_that_is_killed_as_well(tmp_path: Path, kafka_server: KafkaServer) -> None:
+    """A replay is read again from the committed offsets: a repeat, and never a second row."""
+    kafka_server.clear()
+    restart = threading.Timer(8.0, kafka_server.restart)
+    restart.start()
+    try:
+        report = soak(tmp_path, via="kafka", kafka=kafka_server.bootstrap, seed=9,
+                      faults=("kill",), late_seconds=0.0)  # fmt: skip
+    finally:
+        restart.join()
+    check(report)
