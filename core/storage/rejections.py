@@ -36,14 +36,18 @@ UPDATE_QUOTA = """
 UPDATE rejection_quota SET items = %(items)s, bytes = %(bytes)s
 WHERE sector = %(sector)s AND gateway = %(gateway)s
 """
-# The same item again from the same place within the hour is counted, not stored again.
+# The same item again from the same place within the hour is counted, not stored again. Known hashes
+# come first: joined at once, each item of a flood may be held against every row of its gateway.
 COUNT_REPEATS = """
+WITH held AS MATERIALIZED (
+  SELECT id FROM rejection WHERE sha256 = ANY(%(hashes)s::bytea[]) AND state = 'open' AND NOT folded
+)
 UPDATE rejection r SET count = r.count + n.count, last_seen = greatest(r.last_seen, n.seen)
 FROM unnest(%(hashes)s::bytea[], %(gateways)s::text[], %(formats)s::text[], %(reasons)s::text[],
             %(items)s::int[], %(boots)s::text[], %(seqs)s::bigint[], %(counts)s::bigint[],
             %(seen)s::timestamptz[])
   WITH ORDINALITY AS n (sha256, gateway, format, reason, item, boot, seq, count, seen, ordinal)
-WHERE r.state = 'open' AND NOT r.folded AND r.sector = %(sector)s AND r.sha256 = n.sha256
+WHERE r.id IN (SELECT id FROM held) AND r.sector = %(sector)s AND r.sha256 = n.sha256
   AND r.hour = date_trunc('hour', n.seen, 'UTC')
   AND (r.gateway, r.format, r.reason, r.item) = (n.gateway, n.format, n.reason, n.item)
   AND (r.boot, r.seq) IS NOT DISTINCT FROM (n.boot, n.seq)
