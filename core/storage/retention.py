@@ -59,6 +59,10 @@ DROP_PIECE = "SELECT drop_piece(to_regclass(%(piece)s))"
 DELETE_ROWS = """
 SELECT delete_rows(to_regclass(%(piece)s), %(datastreams)s, %(until)s, %(rows_max)s)
 """
+SUPERSEDED = "superseded"
+"""A piece that is not divided by time: what corrections took the place of."""
+DELETE_SUPERSEDED = "SELECT delete_superseded(%(datastreams)s, %(until)s, %(rows_max)s)"
+ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,8 @@ class Step:
         if not self.datastreams:
             session.execute(DROP_PIECE, scope)
             return False
-        row = session.execute(
-            DELETE_ROWS, {**scope, "datastreams": list(self.datastreams)}
-        ).fetchone()
+        delete = DELETE_SUPERSEDED if self.piece == SUPERSEDED else DELETE_ROWS
+        row = session.execute(delete, {**scope, "datastreams": list(self.datastreams)}).fetchone()
         return bool(row and row[0] >= ROWS_A_STEP)
 
 
@@ -164,7 +167,7 @@ class Retention:
             scope = {"sector": sector, "data_class": data_class, "source": source, "until": cut}
             session.execute(RETIRE, scope)
         session.commit()
-        for source, piece, lower, upper in pieces:
+        for source, piece, lower, upper in (*pieces, (ROWS, SUPERSEDED, *ALWAYS)):
             due = [(s, c, cuts.get((s, c, source))) for s, c in classes]
             if all(cut is not None and cut >= upper for _, _, cut in due):
                 yield Step(source, piece, upper)

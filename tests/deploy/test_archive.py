@@ -73,6 +73,7 @@ class City:
         """What retention does."""
         with psycopg.connect(self.url) as owner:
             owner.execute("SELECT maintain_partitions('1 day')")
+            owner.execute("DELETE FROM superseded")
         self.store = SectorStore(EDGE)  # as after the first refusal: its partitions are gone
         assert self.stored() == 0
 
@@ -170,8 +171,13 @@ OBSERVATION = st.sampled_from(sorted(RESULTS)).flatmap(
 
 
 def expected(observations: list[tuple[Any, ...]], quality: int) -> dict[Any, Any]:
-    found = {}
+    """What stands after all: a result that a key has had already is a repeat, no correction."""
+    found: dict[Any, Any] = {}
+    had = set()
     for thing, name, time, result in observations:
+        if (key := (thing, name, time, repr(result))) in had:
+            continue
+        had.add(key)
         kept: Any = result
         if isinstance(result, Position):
             values = (result.longitude, result.latitude, result.speed, result.course)
@@ -202,7 +208,7 @@ def test_what_was_stored_comes_back(
     assert city.rows() == model
     if late:
         city.send(decoded(*late, quality=quality))
-        model |= expected(late, quality)
+        model = expected([*first, *late], quality)
         assert city.export().status == "written"
     digest = city.sha256()
     assert city.export().status == "unchanged"

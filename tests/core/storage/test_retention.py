@@ -158,6 +158,18 @@ def test_what_nobody_keeps_is_dropped_whole(connection: psycopg.Connection[Any])
     assert days_left(connection, "rollup_hour", "bucket") == {"farms": [3, 200], "ports": [200]}
 
 
+def test_what_was_corrected_is_kept_no_longer(connection: psycopg.Connection[Any]) -> None:
+    for sector in (FARMS, PORTS):
+        send(connection, sector, [50, 3])
+        send(connection, sector, [50, 3], at=-1)  # other results at two of the three times
+    work(connection)
+    corrected = {"farms": [3, 50], "ports": [3, 50]}
+    assert days_left(connection, "superseded", "phenomenon_time") == corrected
+    let_go(connection, "farms=10d")
+    corrected["farms"] = [3]
+    assert days_left(connection, "superseded", "phenomenon_time") == corrected
+
+
 def test_nothing_goes_before_it_is_summed_up(connection: psycopg.Connection[Any]) -> None:
     send(connection, FARMS, [50])
     assert let_go(connection, "10d") == 0
