@@ -11,7 +11,8 @@ PYTHON := $(BIN)/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 # Which interpreter makes .venv: the first of these that is 3.11 or newer. `make setup BASE_PYTHON=...`
 BASE_PYTHON ?= python3.13 python3.12 python3.11 python3
-PACKAGES := core consent domains ingest api gateways deploy
+# Most tests wait for servers and timers more than they compute.
+TEST_PROCESSES ?= 2
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 
@@ -30,8 +31,8 @@ setup: $(INSTALLED) $(LINKED) $(WEB) ## Install the locked packages into .venv a
 run: setup ## Start the demo city on this machine (Ctrl-C ends it)
 	@$(BIN)/chimata up --demo
 
-test: setup ## Run every test
-	@$(PYTHON) -m pytest
+test: setup ## Run every test, in TEST_PROCESSES processes
+	@$(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 check: setup ## Check format, lint, types and import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "make check: run '$(BIN)/ruff format .'"; exit 1; }

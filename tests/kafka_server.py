@@ -1,6 +1,7 @@
 """A real Apache Kafka (KRaft, one node) for the tests: run by Java from its Maven artifacts."""
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -70,10 +71,16 @@ def properties(port: int, controller_port: int, folder: Path) -> str:
 
 def class_path() -> str:
     """The jars of the broker, fetched once by Maven into its own repository."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        return _class_path()
+
+
+def _class_path() -> str:
     recorded = CACHE / "classpath"
     if recorded.is_file() and all(Path(jar).is_file() for jar in recorded.read_text().split(":")):
         return recorded.read_text()
-    CACHE.mkdir(parents=True, exist_ok=True)
     pom = CACHE / "pom.xml"
     pom.write_text(POM)
     partial = CACHE / f"classpath.{os.getpid()}"
