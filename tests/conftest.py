@@ -1,6 +1,7 @@
 """Fixtures that every test may use; the heavy ones start once a session and only when asked for."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 pytest_plugins = ["tests.databases", "tests.kafka_server", "tests.platform"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Logs that quote half a surrogate pair, as hostile messages hold, can be handed over too."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")
