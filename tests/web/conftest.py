@@ -46,9 +46,13 @@ def built() -> None:
     web.build()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium without a screen, drawing WebGL in software."""
+    """Debian's Chromium without a screen, drawing WebGL in software.
+
+    Not a session's: while Playwright is open its event loop runs in this thread, where the tests of
+    other files run loops of their own.
+    """
     chromium = require("chromium")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
