@@ -46,7 +46,7 @@ SOCKET_PATH_BYTES_MAX = 107
 # Written once, by initdb, into cluster/postgresql.conf; a user may tune them there.
 TUNED = {
     "max_connections": "60",
-    "shared_buffers": "128MB",
+    "shared_buffers": "512MB",  # touched as it fills; a nation's latest values do not fit in 128
     "work_mem": "16MB",
     "maintenance_work_mem": "96MB",
     "effective_cache_size": "1GB",
