@@ -1,5 +1,6 @@
 """`python -m benchmarks [ONLY]`: measures, prints a table, records benchmarks/results/NAME.json."""
 
+import json
 import sys
 import traceback
 from importlib import import_module
@@ -12,6 +13,8 @@ from benchmarks import result
 from benchmarks.result import Result
 
 HERE = Path(__file__).parent
+README = HERE / "README.md"
+BEGIN, END = "<!-- recorded -->", "<!-- /recorded -->"
 SUPPORT = frozenset({"intersections", "mqtt_load", "result", "senders", "stack"})
 
 console = Console()
@@ -48,6 +51,27 @@ def row(one: Result) -> list[str]:
     return [one.name, f"{number(one.value)} {one.unit}", spread, was, ratio, goal]
 
 
+def recorded() -> str:
+    """Every recorded result as a Markdown table."""
+    lines = ["| result | value | spread | ratio | goal |", "| --- | --- | --- | --- | --- |"]
+    for path in sorted(result.RESULTS.glob("*.json")):
+        one = json.loads(path.read_text("utf-8"))
+        spread = " to ".join(number(v) for v in one["spread"]) if one["spread"] else ""
+        ratio = "" if one["ratio"] is None else f"{number(one['ratio'])} × {one['ratio_to']}"
+        goal = "" if one["goal"] is None else f"{one['goal']}: {'met' if one['met'] else 'missed'}"
+        value = f"{number(one['value'])} {one['unit']}"
+        lines.append(f"| `{one['name']}` | {value} | {spread} | {ratio} | {goal} |")
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    """README tells what results/ holds."""
+    text = README.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    README.write_text(f"{before}{begin}\n{recorded()}\n{end}{after}", "utf-8")
+
+
 def main(arguments: list[str]) -> int:
     """0 when everything was measured, whether or not its goal is met; 1 when something failed."""
     wanted = arguments or names()
@@ -68,6 +92,7 @@ def main(arguments: list[str]) -> int:
         for one in measured:
             table.add_row(*row(one))
             result.write(one, on)
+    write_table()
     console.print(table)
     if failed:
         console.print(f"[red]not measured:[/] {', '.join(failed)}")

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from benchmarks.__main__ import names
+from benchmarks.__main__ import README, names, recorded
 from benchmarks.result import Result
 from tests.require import require
 
@@ -30,3 +30,9 @@ def test_a_hundredth_gives_finite_results(name: str) -> None:
         assert result.ratio is None or (math.isfinite(result.ratio) and result.ratio_to), result
         assert result.spread is None or all(map(math.isfinite, result.spread)), result
     assert len({result.name for result in results}) == len(results)
+
+
+def test_readme_tells_what_is_recorded() -> None:
+    text = README.read_text("utf-8")
+    assert recorded() in text
+    assert all(f"| `{name}` |" in text for name in names())
