@@ -30,7 +30,8 @@ def memory_largest_mb() -> float:
     found = [
         line
         for process in psutil.Process().children(recursive=True)
-        if process.cmdline()[-2:] == ["ingest", "mqtt"]
+        if process.status() != psutil.STATUS_ZOMBIE  # one that ended, and was not waited for yet
+        and process.cmdline()[-2:] == ["ingest", "mqtt"]
         for line in Path(f"/proc/{process.pid}/status").read_text("utf-8").splitlines()
         if line.startswith("VmHWM:")
     ]

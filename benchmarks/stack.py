@@ -81,7 +81,8 @@ def databases() -> dict[str, Database]:
 
 def ingestor_of_this_process() -> psutil.Process:
     """The one that `ingestor` started."""
-    (found,) = [p for p in psutil.Process().children() if "ingest" in p.cmdline()]
+    running = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
+    (found,) = [p for p in running if "ingest" in p.cmdline()]
     return found
 
 
