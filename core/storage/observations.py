@@ -37,6 +37,7 @@ from core.storage.columns import DOCUMENT, NUMBER, SHAPES, Rows, concatenate, co
 from core.storage.latest import Flush, Latest
 from core.storage.ledger import Counts, Pending
 from core.storage.message import Message, Outcome, rows_of, wanted
+from core.storage.pool import is_native
 
 Session = Connection[tuple[Any, ...]]
 Finish = Callable[[Sequence[Outcome]], None]
@@ -53,7 +54,6 @@ CATCH_UP_MAX = 50
 
 SELECT_TRANSACTION = "SELECT pg_current_xact_id()::text"
 SELECT_FATE = "SELECT pg_xact_status(%s::text::xid8)"
-SELECT_NATIVE = "SELECT to_regclass('partition_range') IS NOT NULL"
 SELECT_PARTITION = """
 SELECT (extract(epoch FROM lower) * 1000000)::bigint, (extract(epoch FROM upper) * 1000000)::bigint,
        suffix
@@ -189,8 +189,7 @@ class SectorStore:
         self._latest.load(connection)
         self._partitions.clear()
         self._identified.clear()
-        row = connection.execute(SELECT_NATIVE).fetchone()
-        self._native = bool(row and row[0])
+        self._native = is_native(connection)
         if not self._native:
             connection.execute(UNLIMITED_CORRECTIONS)
         self._loaded = True

@@ -22,6 +22,8 @@ CONNECT: dict[str, Any] = {
 
 Session = Connection[tuple[Any, ...]]
 
+SELECT_NATIVE = "SELECT to_regclass('partition_range') IS NOT NULL"
+
 
 class DatabaseRole(StrEnum):
     """The three doors into the database; chimata_gate is opened by consent.gate alone."""
@@ -66,6 +68,12 @@ def open_session(database_url: str, role: DatabaseRole) -> Session:
         session.close()
         raise
     return session
+
+
+def is_native(session: Session) -> bool:
+    """Whether this database was migrated for plain PostgreSQL, not for TimescaleDB."""
+    row = session.execute(SELECT_NATIVE).fetchone()
+    return bool(row and row[0])
 
 
 def _assume(session: Session, role: DatabaseRole) -> None:

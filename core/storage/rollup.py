@@ -17,6 +17,7 @@ from psycopg import Connection
 from core.clock import now_us, to_datetime
 from core.spans import Span, minus, outward, union
 from core.storage.columns import NUMBER, Rows
+from core.storage.pool import is_native
 from core.storage.tiers import MINUTE, SECOND_US, TIERS, Tier, recompute
 
 Session = Connection[tuple[Any, ...]]
@@ -44,7 +45,6 @@ SELECT * FROM unnest(%(datastreams)s::integer[], %(lowers)s::timestamptz[],
                      %(uppers)s::timestamptz[])
 """
 TAKE_LOCK = "SELECT pg_try_advisory_xact_lock(%s)"
-SELECT_NATIVE = "SELECT to_regclass('partition_range') IS NOT NULL"
 # The appends need the cores more, and a hash of all Datastreams needs the memory.
 PREPARE = """
 SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL work_mem = '128MB'; SET LOCAL jit = off
@@ -192,8 +192,7 @@ class Worker:
             return False
         connection.execute(PREPARE)
         if self._native is None:
-            native = connection.execute(SELECT_NATIVE).fetchone()
-            self._native = bool(native and native[0])
+            self._native = is_native(connection)
         return True
 
     def _advance(self, connection: Session, tier: Tier, now: int) -> None:

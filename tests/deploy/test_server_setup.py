@@ -1,15 +1,16 @@
 """The server set-up's files: compose, Dockerfile, and Mosquitto's configuration run for real."""
 
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy import broker
 from deploy.cli import app
+from tests.require import require
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -22,7 +23,6 @@ def test_the_image_holds_every_package_and_no_tests() -> None:
 
 
 def test_compose_runs_commands_that_exist() -> None:
-    yaml = pytest.importorskip("yaml")
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
     import typer
 
@@ -39,9 +39,7 @@ def test_compose_runs_commands_that_exist() -> None:
 
 @pytest.mark.mosquitto
 def test_mosquitto_takes_the_configuration(tmp_path: Path) -> None:
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-    if program is None:
-        pytest.skip("no mosquitto here")
+    program = str(require("mosquitto"))
     port = broker.free_port()
     (tmp_path / "passwd").write_text("")
     text = (DEPLOY / "mosquitto" / "mosquitto.conf").read_text("utf-8")
