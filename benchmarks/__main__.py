@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -26,11 +27,11 @@ def names() -> list[str]:
     return sorted(set(found) - SUPPORT)
 
 
-def measure(name: str) -> list[Result]:
-    """The results of one benchmark; its run() returns one or several."""
+def measure(name: str) -> Iterator[Result]:
+    """The results of one benchmark, as they come; its run() returns one or several."""
     with console.status(f"measuring {name}"):
         returned = import_module(f"benchmarks.{name}").run()
-    return [returned] if isinstance(returned, Result) else list(returned)
+        yield from [returned] if isinstance(returned, Result) else returned
 
 
 def number(value: float | None) -> str:
@@ -84,14 +85,12 @@ def main(arguments: list[str]) -> int:
     for name in wanted:
         on = result.machine()
         try:
-            measured = measure(name)
+            for one in measure(name):
+                table.add_row(*row(one))
+                result.write(one, on)
         except Exception:  # noqa: BLE001 - one that fails must not lose the results of the others
             console.print(traceback.format_exc(), markup=False)
             failed.append(name)
-            continue
-        for one in measured:
-            table.add_row(*row(one))
-            result.write(one, on)
     write_table()
     console.print(table)
     if failed:
