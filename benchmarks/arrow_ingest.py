@@ -1,7 +1,7 @@
 """Arrow batches from a gateway's outbox to committed rows, against raw COPY of the same rows.
 
 Everything is on: outbox with fsync, sign-in or signature, decode, checks, ledger, account, latest
-values, live notices, receipts. Time runs from the first send to the last receipt, and a query must
+values, live notices, receipts. Time runs from the call to the last receipt, and a query must
 then find every row. The ceiling is COPY BINARY of the same rows, packed beforehand, by one
 connection into a logged table without an index on the same server, before and after each run.
 """
@@ -27,7 +27,7 @@ from tests.kafka_server import KafkaServer
 from tests.platform import CHIMATA
 
 NEEDS = ("kafka",)
-ROWS = 6_000_000
+ROWS = 18_000_000
 STREAMS = 1_000
 RUNS = 3
 WARM_UP = 10 * STREAMS

@@ -48,7 +48,7 @@ class Settings:
     """Largest payload taken by HTTP, MQTT and Kafka."""
     queue_bytes_max: int = 32 * 1024 * 1024
     """Payload bytes an ingestor holds before it stops reading."""
-    batch_rows_max: int = 200_000
+    batch_rows_max: int = 400_000
     """Observations in one storage transaction."""
     batch_seconds_max: float = 0.05
     """Longest wait before a partly filled batch is stored."""

@@ -17,6 +17,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 import domains
 from core.errors import CityError, invalid
+from core.kafka_client import KafkaClient
 from core.settings import Settings
 from core.tokens import check_batch_signature, load_secret
 from ingest.pipeline import Pipeline, Raw, Settled
@@ -27,7 +28,7 @@ log = logging.getLogger("chimata.ingest.kafka")
 RECEIPTS_TOPIC = "chimata.receipts"
 POLL_MILLISECONDS = 200
 RECORDS_A_POLL_MAX = 500
-PARTITION_BYTES_MAX = 1024 * 1024
+PARTITION_BYTES_MAX = 1 * 1024 * 1024
 """What one answer may hold of a partition: it is held beside what the pipeline holds."""
 COMMIT_SECONDS = 0.5
 METADATA_MILLISECONDS = 3_000
@@ -158,7 +159,11 @@ class KafkaIngestor:
     def _consume(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
         if self._producer is None:
             self._producer = KafkaProducer(
-                bootstrap_servers=self._servers, acks="all", linger_ms=5, max_block_ms=10_000
+                bootstrap_servers=self._servers,
+                acks="all",
+                linger_ms=5,
+                max_block_ms=10_000,
+                kafka_client=KafkaClient,
             )
         consumer = KafkaConsumer(
             bootstrap_servers=self._servers,
@@ -174,6 +179,7 @@ class KafkaIngestor:
             session_timeout_ms=SESSION_MILLISECONDS,
             # Over all topics: by topic (the default), one member would get every small topic.
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            kafka_client=KafkaClient,
         )
         self._progress.start(consumer.commit_async)
         pattern = rf"^chimata\.({'|'.join(domains.names())})\..+"

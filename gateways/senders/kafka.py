@@ -14,6 +14,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from core.errors import invalid
+from core.kafka_client import KafkaClient
 from core.tokens import sign_batch
 from gateways import receipts
 from gateways.batches import Batch
@@ -152,7 +153,11 @@ class KafkaSender:
 
     def _connect(self) -> None:
         """The receipts' consumer first, at the end of its topic: no receipt may be missed."""
-        common = {"bootstrap_servers": list(self.target.servers), **self.target.options}
+        common = {
+            "bootstrap_servers": list(self.target.servers),
+            "kafka_client": KafkaClient,
+            **self.target.options,
+        }
         self._producer = KafkaProducer(
             **common,
             acks="all",
