@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from api.fields import (
@@ -98,12 +97,9 @@ def read_latest(
         check_ucum(unit)
     with door.reading(request, sector) as connection:
         page = select_latest(connection, size, open_cursor(after), area, unit)
-    body = {
-        "type": "FeatureCollection",
-        "features": orjson.Fragment(b"[%b]" % page.features),
-        "next": next_url(request, page.more),
-    }
-    return door.current(body, GEOJSON)
+    begin = b'{"type":"FeatureCollection","features":['
+    end = b'],"next":%b}' % door.encode(next_url(request, page.more))
+    return door.current_parts((begin, *page.features, end), GEOJSON)
 
 
 def _thing(row: queries.Row) -> dict[str, Any]:

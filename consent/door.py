@@ -10,6 +10,7 @@ Build the answer inside the block, return it after: never a byte before the tran
 """
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -53,7 +54,13 @@ def encode(body: Any) -> bytes:
 
 def current(body: Any, media_type: str = JSON) -> Response:
     """Current state: never stored by a cache (a light that was green is not green)."""
-    return Response(encode(body), media_type=media_type, headers={"Cache-Control": "no-store"})
+    return current_parts((encode(body),), media_type)
+
+
+def current_parts(parts: Iterable[bytes], media_type: str = JSON) -> Response:
+    """Current state, from parts of its JSON."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(b"".join(parts), media_type=media_type, headers=headers)
 
 
 def cacheable(request: Request, body: Any, media_type: str = JSON) -> Response:

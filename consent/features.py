@@ -1,6 +1,6 @@
 """GeoJSON features of Things with their latest values, from columns: about 1 µs a value."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, pairwise
@@ -59,21 +59,28 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Datastreams in the order of the answer; `owner` is the index of their Thing."""
+    """Datastreams in the order of the answer.
+
+    `owner` is the index of their Thing, `which` that of their series among those that occur.
+    """
 
     ids: Column
     owner: Column
-    series: list[Series]
-
-    @property
-    def kinds(self) -> Column:
-        """The kind of each."""
-        return np.array([each.kind for each in self.series], "U8")
+    which: Column
+    series: Sequence[Series]
 
     @property
     def decimals(self) -> Column:
         """The declared decimals of each, or UNDECLARED."""
-        return np.array([each.decimals for each in self.series], np.int8)
+        return np.array([each.decimals for each in self.series], np.int8)[self.which]
+
+    def of_kind(self, kind: ResultKind) -> Column:
+        """Whether each is of the kind."""
+        return np.array([each.kind == kind for each in self.series], bool)[self.which]
+
+    def said(self, part: Callable[[Series], bytes]) -> Column:
+        """A part of the JSON around each one's value."""
+        return _objects([part(each) for each in self.series])[self.which]
 
 
 def card(sector: str, version: int, row: Mapping[str, Any]) -> Card:
@@ -100,10 +107,16 @@ def _series(name: str, kind: str, unit: str, decimals: int | None) -> Series:
 def streams_of(cards: Sequence[Card]) -> Streams:
     """All Datastreams of the Things."""
     counts = [len(card.streams) for card in cards]
+    count = sum(counts)
+    # Things of one make have the same series: what occurs is found by looking at each make once.
+    series = tuple(set(chain.from_iterable({card.series for card in cards})))
+    place = {each: index for index, each in enumerate(series)}
+    each_one = chain.from_iterable(card.series for card in cards)
     return Streams(
-        np.fromiter(chain.from_iterable(card.streams for card in cards), np.int32, sum(counts)),
+        np.fromiter(chain.from_iterable(card.streams for card in cards), np.int32, count),
         np.repeat(np.arange(len(cards)), counts),
-        list(chain.from_iterable(card.series for card in cards)),
+        np.fromiter(map(place.__getitem__, each_one), np.intp, count),
+        series,
     )
 
 
@@ -113,21 +126,23 @@ def with_values(
     """The Datastreams that have a value, and `time`, `quality` and `result` in their order."""
     known, at = _find(values["stream"], streams.ids)
     ordered = {name: values[name][at] for name in ("time", "quality", "result")}
-    series = [streams.series[index] for index in known.tolist()]
-    return Streams(streams.ids[known], streams.owner[known], series), {**values, **ordered}
+    having = (column[known] for column in (streams.ids, streams.owner, streams.which))
+    ids, owner, which = having
+    return Streams(ids, owner, which, streams.series), {**values, **ordered}
 
 
 def converted(streams: Streams, results: Column, unit: str) -> tuple[Streams, Column]:
     """Numbers of that dimension in `unit`; CityError `invalid` for a unit that is not UCUM."""
     lines = {
         each: known
-        for each in set(streams.series)
+        for each in streams.series
         if (known := conversion_if_any(each.unit, unit)) and each.kind == ResultKind.NUMBER
     }
     line = np.array([lines.get(each, (1.0, 0.0)) for each in streams.series]).reshape(-1, 2)
     into = {each: _series(each.name, each.kind, unit, None) for each in lines}
     series = [into.get(each, each) for each in streams.series]
-    return replace(streams, series=series), results * line[:, 0] + line[:, 1]
+    factor, offset = line[streams.which].T
+    return replace(streams, series=series), results * factor + offset
 
 
 def encode(
@@ -136,47 +151,59 @@ def encode(
     streams: Streams,
     values: Mapping[str, Column],
     texts: Mapping[float, bytes],
-) -> bytes:
-    """The features with commas between; `texts` are the categories' by code."""
-    pieces = [b""] * (PIECES * len(streams.series))
-    pieces[0::PIECES] = [each.following for each in streams.series]
-    pieces[1::PIECES] = _results(streams, values, texts)
-    pieces[2::PIECES] = [each.between for each in streams.series]
-    pieces[3::PIECES] = _json(values["time"])
-    flags = values["quality"].tolist()
-    ends = {flag: b',"quality":%d}' % flag for flag in set(flags)}
-    pieces[4::PIECES] = [ends[flag] for flag in flags]
-    # A Thing's values follow what is said of it; one without any is between the others.
-    begins = np.searchsorted(streams.owner, np.arange(len(cards) + 1)).tolist()
-    opening = b""
+) -> list[bytes]:
+    """The features with commas between, in parts; `texts` are the categories' by code."""
+    pieces = np.empty((len(streams.ids), PIECES), object)
+    pieces[:, 0] = streams.said(lambda series: series.following)
+    pieces[:, 1] = _results(streams, values, texts)
+    pieces[:, 2] = streams.said(lambda series: series.between)
+    pieces[:, 3] = _json(values["time"])
+    flags, flag = np.unique(values["quality"], return_inverse=True)
+    pieces[:, 4] = _objects([b',"quality":%d}' % each for each in flags.tolist()])[flag]
+    last = _open(pieces, _openings(things, cards, values), streams)
+    return [*pieces.ravel().tolist(), last]
+
+
+def _openings(things: Column, cards: Sequence[Card], values: Mapping[str, Column]) -> list[bytes]:
+    """What comes before the values of each Thing, the end of the Thing before it first."""
     heads = zip(_heads(things, cards, values), _seen(things, values), strict=True)
-    for (head, seen), (begin, end) in zip(heads, pairwise(begins), strict=True):
-        opening += head + seen + b',"latest":{'
-        if begin < end:
-            pieces[PIECES * begin] = opening + streams.series[begin].first
-            opening = b""
-        opening += b"}}},"
-    return b"".join((*pieces, opening[:-1]))
+    openings = [b"}}}," + head + seen + b',"latest":{' for head, seen in heads]
+    openings[:1] = [opening.removeprefix(b"}}},") for opening in openings[:1]]
+    return openings
+
+
+def _open(pieces: Column, openings: list[bytes], streams: Streams) -> bytes:
+    """Set each Thing's opening before its first value; what is left after the last value.
+
+    A Thing without values goes before the next one that has any.
+    """
+    if not openings:
+        return b""
+    (firsts,) = np.nonzero(np.diff(streams.owner, prepend=-1))
+    last = b""
+    if len(firsts) < len(openings):
+        ends = [0, *(streams.owner[firsts] + 1).tolist(), len(openings)]
+        *openings, last = (b"".join(openings[begin:end]) for begin, end in pairwise(ends))
+    pieces[firsts, 0] = _objects(openings) + streams.said(lambda series: series.first)[firsts]
+    return last + b"}}}"
 
 
 def _results(
     streams: Streams, values: Mapping[str, Column], texts: Mapping[float, bytes]
-) -> list[bytes]:
+) -> Column:
     """Each result as JSON, by the kind of its Datastream."""
-    results, kinds = _json(values["result"]), streams.kinds
-    (chosen,) = np.nonzero(kinds == ResultKind.CATEGORY)
+    results = _objects(_json(values["result"]))
+    (chosen,) = np.nonzero(streams.of_kind(ResultKind.CATEGORY))
+    codes, code = np.unique(values["result"][chosen], return_inverse=True)
     encoded = {code: door.encode(text.decode()) for code, text in texts.items()}
-    for index, code in zip(chosen.tolist(), values["result"][chosen].tolist(), strict=True):
-        results[index] = encoded.get(code, NULL)
-    (chosen,) = np.nonzero(kinds == ResultKind.POSITION)
+    results[chosen] = _objects([encoded.get(each, NULL) for each in codes.tolist()])[code]
+    (chosen,) = np.nonzero(streams.of_kind(ResultKind.POSITION))
     _, at = _find(values["position"], streams.ids[chosen])
     columns = (_json(values[name][at]) for name in ("longitude", "latitude", "speed", "course"))
-    for index, position in zip(chosen.tolist(), zip(*columns, strict=True), strict=True):
-        results[index] = POSITION % position
-    (chosen,) = np.nonzero(kinds == ResultKind.DOCUMENT)
+    results[chosen] = _objects([POSITION % each for each in zip(*columns, strict=True)])
+    (chosen,) = np.nonzero(streams.of_kind(ResultKind.DOCUMENT))
     _, at = _find(values["documented"], streams.ids[chosen])
-    for index, document in zip(chosen.tolist(), values["document"][at].tolist(), strict=True):
-        results[index] = document
+    results[chosen] = values["document"][at]
     return results
 
 
@@ -220,3 +247,10 @@ def _json(column: Column) -> list[bytes]:
     """Each value of a column as JSON: numbers, NaN as null, times in UTC with Z."""
     listed = orjson.dumps(np.ascontiguousarray(column), option=door.ENCODING | orjson.OPT_NAIVE_UTC)
     return listed[1:-1].split(b",") if len(column) else []
+
+
+def _objects(listed: Sequence[bytes]) -> Column:
+    """A column of bytes, which numpy takes up as they are."""
+    column = np.empty(len(listed), object)
+    column[:] = listed
+    return column

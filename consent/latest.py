@@ -109,9 +109,12 @@ FROM category c WHERE c.code IN (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """GeoJSON features by key, with commas between; `more` is the last key where others follow."""
+    """GeoJSON features by key, with commas between; `more` is the last key where others follow.
 
-    features: bytes
+    In parts: whoever answers joins them once, since megabytes take milliseconds to copy.
+    """
+
+    features: list[bytes]
     more: str | None
 
 
@@ -173,14 +176,14 @@ def _values(
     whole: Column,
 ) -> dict[str, Column]:
     """The values of the Datastreams, and where and when their Things were last seen."""
-    permitted, kinds = whole[streams.owner], streams.kinds
+    permitted = whole[streams.owner]
     ids = {
         "things": things,
         "moving": things[np.array([card.moves for card in cards], bool)],
         "whole": streams.ids[permitted],
         "mixed": streams.ids[~permitted],
-        "positions": streams.ids[kinds == ResultKind.POSITION],
-        "documents": streams.ids[kinds == ResultKind.DOCUMENT],
+        "positions": streams.ids[streams.of_kind(ResultKind.POSITION)],
+        "documents": streams.ids[streams.of_kind(ResultKind.DOCUMENT)],
     }
     return connection.fetch_columns(SELECT_VALUES, {k: _array(v) for k, v in ids.items()})
 
@@ -189,7 +192,7 @@ def _texts(
     connection: PermittedConnection, streams: Streams, results: Column
 ) -> dict[float, bytes]:
     """The text of each category among the results, by its code."""
-    (categories,) = np.nonzero(streams.kinds == ResultKind.CATEGORY)
+    (categories,) = np.nonzero(streams.of_kind(ResultKind.CATEGORY))
     _, first = np.unique(results[categories], return_index=True)
     if not len(first):
         return {}

@@ -91,9 +91,9 @@ def test_other_classes_leave_by_no_query(
         assert queries.select_thing(connection, "t") is None
         assert queries.count_things(connection) == 0
         assert queries.select_datastreams(connection, thing) == []
-        assert select_latest(connection, 10).features == b""
+        assert b"".join(select_latest(connection, 10).features) == b""
         area = queries.Area(((138.0, 34.0, 140.0, 36.0),))
-        assert select_latest(connection, 10, "", area).features == b""
+        assert b"".join(select_latest(connection, 10, "", area).features) == b""
         assert history.select_datastream(connection, "t", "heart-rate") is None
         known = history.Datastream(stream, ResultKind.NUMBER, "1", None)
         everything = history.Span("-infinity", "infinity")

@@ -181,7 +181,7 @@ def fast(gate: Gate, who: Principal, sector: str, scope: Scope) -> str:
     """What `select_latest` says, or why it says nothing."""
     try:
         with gate.reading(who, SECTORS[sector]) as connection:
-            return normal(b"[%b]" % select_latest(connection, *scope).features)
+            return normal(b"[%b]" % b"".join(select_latest(connection, *scope).features))
     except CityError as error:
         return error.slug
 
