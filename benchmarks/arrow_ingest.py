@@ -29,6 +29,7 @@ from tests.platform import CHIMATA
 NEEDS = ("kafka",)
 ROWS = 18_000_000
 STREAMS = 1_000
+HERTZ = 10
 RUNS = 3
 WARM_UP = 10 * STREAMS
 CHUNK_ROWS = 100_000
@@ -38,12 +39,16 @@ COPY = f"COPY raw_copy ({', '.join(NUMBER.columns)}) FROM STDIN (FORMAT binary)"
 
 
 def recording(path: Path, number: int, rows: int) -> None:
-    """So many rows of STREAMS Datastreams at 1 Hz, ending now: a port's last minutes, in order."""
+    """So many rows of STREAMS Datastreams at HERTZ: minutes of the last two hours, in order.
+
+    Of an open day: rows of a closed one go into a table that has its index already.
+    """
     rng = np.random.default_rng(number + 1)
-    seconds = rows // STREAMS
-    start = (time.time_ns() // 1000) - (RUNS - number + 1) * (ROWS // STREAMS + 60) * 1_000_000
-    stream = np.tile(np.arange(STREAMS, dtype=np.int32), seconds)
-    moment = start + np.repeat(np.arange(seconds, dtype=np.int64), STREAMS) * 1_000_000
+    turns = rows // STREAMS
+    seconds = ROWS // STREAMS // HERTZ + 60
+    start = (time.time_ns() // 1000) - (RUNS - number + 1) * seconds * 1_000_000
+    stream = np.tile(np.arange(STREAMS, dtype=np.int32), turns)
+    moment = start + np.repeat(np.arange(turns, dtype=np.int64), STREAMS) * (1_000_000 // HERTZ)
     things = pa.array([f"4310{i // 2:05d}" for i in range(STREAMS)])
     names = pa.array([("heading", "draught")[i % 2] for i in range(STREAMS)])
     table = pa.table(

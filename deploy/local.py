@@ -242,7 +242,7 @@ class City:
     def _wait(self, part: supervise.PythonPart, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not condition():
-            if not part.is_alive():
+            if not part.is_alive() and not part.was_killed():
                 raise CityError("unavailable", f"{part.name} did not start: {part.why()}")
             if time.monotonic() > deadline:
                 raise CityError(

@@ -82,6 +82,10 @@ class PythonPart:
         """Whether the child runs."""
         return self._process is not None and self._process.poll() is None
 
+    def was_killed(self) -> bool:
+        """Whether a signal ended it: nothing is wrong with it, and it may be started again."""
+        return self._process is not None and (self._process.poll() or 0) < 0
+
     def is_ready(self) -> bool:
         """Whether this start has said `ready`."""
         return self._ready.is_set()

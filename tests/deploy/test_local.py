@@ -228,6 +228,18 @@ def test_every_part_that_is_killed_comes_back(city: Up) -> None:
     assert row["missing"] == 0
 
 
+def test_a_part_that_is_killed_while_it_starts_is_started_again(tmp_path: Path) -> None:
+    starting = Up(tmp_path / "d")
+    for words in (("ingest", "mqtt"), ("serve",)):
+        assert wait_for(lambda w=words: has_child(starting, *w), START_SECONDS)  # type: ignore[misc]
+        starting.child_called(*words).kill()  # it needs a second to be ready
+    try:
+        assert starting.wait().get("/healthz")[0] == 200
+        assert any("starting it again" in line for line in starting.said)
+    finally:
+        assert starting.end() == 0
+
+
 def has_child(up: Up, *words: str) -> bool:
     try:
         return bool(up.child_called(*words))
