@@ -97,7 +97,7 @@ class PermittedConnection:
         """
         given = self._bind(query, params)
         with self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query.encode(), given).fetchall()
+            return cursor.execute(query.encode(), given, binary=True).fetchall()
 
     def copy(self, query: str, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
         """The rows one by one as COPY's binary tuples, however many; ValueError like `fetch`.
