@@ -94,6 +94,8 @@ def up(
     ] = "",
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C; prints `ready URL` once it serves."""
+    # Until the city listens for it: Python's own exception could be lost inside an import.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from deploy import local
 
     settings = Settings.from_environment()
