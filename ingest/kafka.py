@@ -34,6 +34,9 @@ COMMIT_SECONDS = 0.5
 METADATA_MILLISECONDS = 3_000
 SESSION_MILLISECONDS = 10_000
 """After so long without a word from a member its partitions go to the others."""
+JOIN_MILLISECONDS = 30_000
+"""After so long, and 5 s, joining the group is tried again. Of itself kafka-python waits for five
+minutes where the broker's answer was lost, and reads nothing. Polls are tenths of a second apart."""
 RETRY_SECONDS = 2.0
 SIGNATURE = "chimata-signature"
 DECIMAL = re.compile(r"[0-9]{1,16}")  # as many digits as 2**53 has
@@ -177,6 +180,7 @@ class KafkaIngestor:
             max_partition_fetch_bytes=PARTITION_BYTES_MAX,
             check_crcs=False,  # the gateway's signature covers all that we read of a record
             session_timeout_ms=SESSION_MILLISECONDS,
+            max_poll_interval_ms=JOIN_MILLISECONDS,
             # Over all topics: by topic (the default), one member would get every small topic.
             partition_assignment_strategy=[RoundRobinPartitionAssignor],
             kafka_client=KafkaClient,

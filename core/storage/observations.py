@@ -441,7 +441,8 @@ class SectorStore:
         connection.execute(sql.SQL("TRUNCATE {}").format(stage))
         packed = rows.packed(append.id, with_message=True)
         copy_in(connection, stage, (*rows.shape.columns, "message"), packed)
-        connection.execute(sql.SQL("ANALYZE {}").format(stage))  # one row needs another plan
+        # Few rows over a wide span are looked up one by one, many are joined: 0.06 s against 0.4.
+        connection.execute(sql.SQL("ANALYZE {}").format(stage))
         merge = sql.SQL(MERGE).format(merge=sql.Identifier(schema, f"merge_{rows.shape.table}"))
         times = (to_datetime(int(rows.time.min())), to_datetime(int(rows.time.max())))
         for message, stored, duplicate in connection.execute(merge, times):

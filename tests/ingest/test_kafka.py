@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import CommitFailedError
+from kafka.net.connection import KafkaConnection
 from kafka.structs import OffsetAndMetadata
 
 from core.errors import CityError
@@ -414,3 +415,26 @@ def test_a_refused_commit_does_not_hold_up_a_rebalance() -> None:
     progress.settled(partition, 1)
     asyncio.run(progress.on_partitions_revoked({partition}))
     assert progress.take() == {}
+
+
+@pytest.mark.kafka
+def test_joining_is_tried_again_where_the_answer_was_lost(
+    here: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python would wait for it for five minutes, in which nothing is read."""
+    join_group = 11  # the protocol's key of JoinGroup
+    received, lost = KafkaConnection.data_received, []
+
+    def lossy(self: Any, data: bytes) -> None:
+        waiting = self.parser.in_flight_requests
+        if waiting and waiting[0].request_api_key == join_group and len(lost) < 2:
+            lost.append(data)  # the first one only gives the member its name
+            if len(lost) == 2:
+                return
+        received(self, data)
+
+    monkeypatch.setattr(KafkaConnection, "data_received", lossy)
+    with ingestor(here):
+        gateway.send(payload(1.0), "boot-1", 7)
+        until(lambda: gateway.stored() == {7}, seconds=60)
+    assert len(lost) == 2
