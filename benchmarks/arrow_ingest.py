@@ -31,7 +31,7 @@ ROWS = 18_000_000
 STREAMS = 1_000
 HERTZ = 10
 RUNS = 3
-WARM_UP = 10 * STREAMS
+WARM_UP = 2_000 * STREAMS
 CHUNK_ROWS = 100_000
 GOAL = Goal("ratio", minimum=0.5)
 TABLE = "CREATE TABLE IF NOT EXISTS raw_copy (LIKE observation)"
@@ -165,15 +165,16 @@ def measure(
     scale: float,
 ) -> Result:
     """RUNS replays of different recordings, each between two measurements of the ceiling."""
-    runs, rows = max(1, round(RUNS * scale)), max(10, round(ROWS * scale / STREAMS)) * STREAMS
+    runs = max(1, round(RUNS * scale))
+    rows, first = (max(10, round(each * scale / STREAMS)) * STREAMS for each in (ROWS, WARM_UP))
     rates, ceilings, ratios = [], [], []
     with tempfile.TemporaryDirectory(prefix="chimata-bench-") as name_of_folder:
         folder = Path(name_of_folder)
         with database(folder) as url, way(url, folder) as to:
             token = issue(load_keys(folder / "keys"), Role.GATEWAY, gateway="bench")
             warm = folder / "warm.arrow"
-            recording(warm, -1, WARM_UP)  # what is loaded and made once, by both, is not the rate
-            replay(to, token, warm, folder, WARM_UP)
+            recording(warm, -1, first)  # what is loaded, made or compiled once is not the rate
+            replay(to, token, warm, folder, first)
             for number in range(runs):
                 path = folder / f"{number}.arrow"
                 recording(path, number, rows)
@@ -184,8 +185,8 @@ def measure(
                 ratios.append(rates[-1] / ceilings[-1])
             with psycopg.connect(url) as connection:
                 row = connection.execute("SELECT count(*) FROM observation").fetchone()
-            if not row or row[0] != runs * rows + WARM_UP:
-                raise RuntimeError(f"a query finds {row}, not {runs * rows + WARM_UP} rows")
+            if not row or row[0] != runs * rows + first:
+                raise RuntimeError(f"a query finds {row}, not {runs * rows + first} rows")
     ratios.sort()
     return of_runs(
         name,

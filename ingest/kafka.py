@@ -36,7 +36,7 @@ SESSION_MILLISECONDS = 10_000
 """After so long without a word from a member its partitions go to the others."""
 JOIN_MILLISECONDS = 30_000
 """After so long, and 5 s, joining the group is tried again. Of itself kafka-python waits for five
-minutes where the broker's answer was lost, and reads nothing. Polls are tenths of a second apart."""
+minutes where the broker's answer was lost, reading nothing. Polls are tenths of a second apart."""
 RETRY_SECONDS = 2.0
 SIGNATURE = "chimata-signature"
 DECIMAL = re.compile(r"[0-9]{1,16}")  # as many digits as 2**53 has

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psycopg
@@ -22,8 +23,9 @@ log = logging.getLogger("chimata.ingest")
 
 MAINTAIN_SECONDS = 15.0
 ROLL_SECONDS = 2.0
+SUMMARISE_SECONDS = 15.0
 ROLL_REST = 3
-"""Rest for each second of work: a quarter of a core rolls up four nations at 1 Hz."""
+"""Rest for each second of work: a quarter of a core summarises and rolls up a nation at 1 Hz."""
 LOCK_SECONDS_MAX = 2
 STOPPING_SECONDS = 0.05
 KEEP_SECONDS = 0.1
@@ -33,7 +35,6 @@ ARCHIVE_SECONDS = 600.0
 """Between two looks at what is to be archived and dropped."""
 
 MAINTAIN = (
-    "SELECT summarise_open_partitions()",
     "SELECT maintain_partitions('2000 years')",
     "SELECT set_columnstore(%(hours)s)",
     "SELECT seal_partition()",
@@ -95,7 +96,10 @@ class Keeper(threading.Thread):
 
 
 class Roller(threading.Thread):
-    """Computes the rollups, when no other process of this database does."""
+    """Summarises new pages, computes the rollups when no other process of this database does.
+
+    In this order: rows of a page without its summary are read for every minute that is computed.
+    """
 
     def __init__(self, settings: Settings, stopping: threading.Event) -> None:
         super().__init__(name="rollups", daemon=True)
@@ -106,6 +110,7 @@ class Roller(threading.Thread):
         """Until the stop; it rests longer than it worked, since the appends need the cores more."""
         session: Session | None = None
         worker = Worker()
+        summarise_at = 0.0
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
@@ -113,6 +118,9 @@ class Roller(threading.Thread):
                     session = open_session(self._settings.database_url, DatabaseRole.INGEST)
                     session.execute("SET synchronous_commit = off")  # lost, it is computed again
                     session.commit()
+                if began >= summarise_at:
+                    summarise(session)
+                    summarise_at = time.monotonic() + SUMMARISE_SECONDS
                 worker.run(session, seconds_max=ROLL_SECONDS)
             except Exception as error:  # noqa: BLE001 - readers go on with the rows themselves
                 log.warning("rollups not computed, will retry: %s", brief(error))
@@ -123,8 +131,15 @@ class Roller(threading.Thread):
             session.close()
 
 
+def summarise(session: Session) -> None:
+    """Have new rows found by their pages' summaries, unless someone vacuums: that does it, too."""
+    with suppress(psycopg.errors.LockNotAvailable), session.transaction():
+        session.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
+        session.execute("SELECT summarise_open_partitions()")
+
+
 class Maintainer(threading.Thread):
-    """Summarises new pages, seals closed partitions, drops what retention ends.
+    """Seals closed partitions, drops what retention ends.
 
     Apart from the keeper: sealing a large day takes longer than latest values may trail.
     """

@@ -257,6 +257,22 @@ def test_a_sum_too_large_stops_nobody(connection: psycopg.Connection[Any], model
     assert row is not None and row[0] == 3 and np.isnan(row[1]) and row[2:] == (1.7e308, 1.0)
 
 
+def test_minutes_done_one_by_one_do_not_widen_the_steps_of_a_backlog(
+    connection: psycopg.Connection[Any], model: Model
+) -> None:
+    """A quick minute says little of how long a day takes; in one step it would hold up the rest."""
+    for k in range(12):
+        minute = BASE + k * HOUR
+        model.append([(minute, float(k))], minute)
+        model.work(minute + 2 * MINUTE)
+    backlog = [(BASE + DAY + k * MINUTE, float(k)) for k in range(1000)]
+    model.append(backlog, BASE + DAY)
+    assert model.worker.run(connection, BASE + 3 * DAY, seconds_max=1e-3)
+    assert tables(connection)["rollup_minute"] < 500
+    model.work(BASE + 3 * DAY)
+    assert tables(connection)["rollup_minute"] == 1012
+
+
 def test_one_worker_at_a_time(connection: psycopg.Connection[Any], storage_url: str) -> None:
     with psycopg.connect(storage_url) as other:
         other.execute("SELECT pg_advisory_xact_lock(%s)", (0x524F4C4C,))
