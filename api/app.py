@@ -17,11 +17,13 @@ from api import (
     account,
     auth,
     changes,
+    consent,
     docs,
     gateways,
     live,
     metrics,
     observations,
+    personal,
     problems,
     rejections,
     sectors,
@@ -34,7 +36,10 @@ from core.settings import Settings
 
 log = logging.getLogger("chimata.api")
 
-OPERATORS = ("/v1/account", "/v1/gateways", "/v1/rejections", "/metrics")
+ONLY_SIGNED_IN = (
+    "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
+    "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
+)  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 DESCRIPTION = (
@@ -72,6 +77,8 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     app.include_router(live.router, dependencies=signed_in)
     operators = (account.router, gateways.router, metrics.router, rejections.router)
     for router in (sectors.router, *operators):
+        app.include_router(router, dependencies=signed_in)
+    for router in (consent.router, personal.router):
         app.include_router(router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
@@ -165,7 +172,7 @@ def _complete(path: str, operation: dict[str, Any], page_rows_max: int) -> None:
     if "security" in operation:
         answers = problems.documented(*SIGNED_IN_PROBLEMS)
         operation["responses"] |= {str(status): each for status, each in answers.items()}
-        if not path.startswith(OPERATORS):
+        if not path.startswith(ONLY_SIGNED_IN):
             operation["security"] = [{}, *operation["security"]]
     for parameter in operation.get("parameters", ()):
         if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:

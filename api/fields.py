@@ -220,7 +220,12 @@ def open_cursor(after: str | None) -> str:
 
 def next_url(request: Request, cursor: str | None) -> str | None:
     """The path of the next page: this request's, with another `after`; None on the last page."""
-    if cursor is None:
+    return next_path(request, seal_cursor(cursor) if cursor is not None else None)
+
+
+def next_path(request: Request, after: str | None) -> str | None:
+    """The same for a cursor that is sealed already."""
+    if after is None:
         return None
-    url = request.url.include_query_params(after=seal_cursor(cursor))
+    url = request.url.include_query_params(after=after)
     return f"{url.path}?{url.query}"

@@ -22,6 +22,7 @@ from api.fields import Bbox, Box, Unit, parse_bbox
 from consent import door, queries
 from consent.decide import classes_of, handled_by_class
 from consent.gate import Append, Gate
+from consent.results import Row
 from core.clock import now_us
 from core.errors import CityError, FieldError
 from core.live import listen
@@ -62,7 +63,7 @@ def parse_cursor(text: str) -> Cursor | None:
     return {part[1]: int(part[2]) for part in parts if part}
 
 
-def event_data(sector: str, rows: Iterable[queries.Row], unit: str | None = None) -> bytes:
+def event_data(sector: str, rows: Iterable[Row], unit: str | None = None) -> bytes:
     """The `data` of one event, with numbers of the dimension of `unit` converted to it."""
     observations = [
         {
@@ -79,7 +80,7 @@ def event_data(sector: str, rows: Iterable[queries.Row], unit: str | None = None
     return door.encode({"sector": sector, "observations": observations})
 
 
-def inside(row: queries.Row, boxes: Sequence[Box] | None) -> bool:
+def inside(row: Row, boxes: Sequence[Box] | None) -> bool:
     """Whether the row's Thing is in one of the boxes; one without a place is in none."""
     if boxes is None:
         return True
@@ -276,7 +277,7 @@ class Hub:
     async def _give(
         self, name: str, appends: Sequence[Append], last: int, subscribers: Sequence[Subscriber]
     ) -> None:
-        rows: dict[Classes, list[queries.Row]] = {}
+        rows: dict[Classes, list[Row]] = {}
         encoded: dict[Any, list[bytes]] = {}
         for subscriber in subscribers:
             classes, boxes, unit = subscriber.view
@@ -290,9 +291,7 @@ class Hub:
                 # Only the last part has the id: a client cut off between them gets all again.
                 subscriber.push({name: last} if number == len(events) else {}, data)
 
-    async def _read(
-        self, principal: Principal, name: str, appends: Sequence[Append]
-    ) -> list[queries.Row]:
+    async def _read(self, principal: Principal, name: str, appends: Sequence[Append]) -> list[Row]:
         if not appends:
             return []
         return await to_thread.run_sync(_select, self._gate, principal, name, appends)
@@ -311,9 +310,7 @@ class Hub:
                 loop.call_later(pause, subscriber.push, cursor, None)
 
 
-def _select(
-    gate: Gate, principal: Principal, name: str, appends: Sequence[Append]
-) -> list[queries.Row]:
+def _select(gate: Gate, principal: Principal, name: str, appends: Sequence[Append]) -> list[Row]:
     try:
         with gate.reading(principal, domains.sector(name)) as connection:
             return queries.select_appended(connection, appends, APPEND_ROWS_MAX)
@@ -335,7 +332,7 @@ def _within(appends: Sequence[Append], rows_max: int) -> list[Append]:
     return taken
 
 
-def _parts(rows: Sequence[queries.Row]) -> Iterable[Sequence[queries.Row]]:
+def _parts(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
     return (rows[at : at + EVENT_ROWS_MAX] for at in range(0, len(rows), EVENT_ROWS_MAX))
 
 

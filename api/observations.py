@@ -23,7 +23,7 @@ from api.schemas import History
 from consent import door, history
 from consent.gate import PermittedConnection
 from consent.history import Datastream, Span
-from consent.queries import Row
+from consent.results import Row
 from core.errors import CityError, invalid
 from core.sensorthings import ResultKind
 from core.units import conversion

@@ -100,6 +100,9 @@ def of_http(_request: Request, error: Exception) -> Response:
     """What the framework itself answers: unknown path, wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     phrase = http.HTTPStatus(error.status_code).phrase
+    if error.status_code == http.HTTPStatus.BAD_REQUEST:  # a body that is no JSON
+        detail = str(error.detail)
+        return render(KINDS["invalid"], f"body: {detail}", (FieldError("body", detail),))
     kind = BY_STATUS.get(error.status_code)
     if kind is None:
         slug = phrase.lower().replace(" ", "-")

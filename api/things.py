@@ -21,6 +21,7 @@ from api.fields import (
 from api.schemas import LatestCollection, Thing, Things
 from consent import door, queries
 from consent.latest import select_latest
+from consent.results import Row
 from core.errors import CityError
 from core.sector import Sector
 from core.units import check_ucum
@@ -102,7 +103,7 @@ def read_latest(
     return door.current_parts((begin, *page.features, end), GEOJSON)
 
 
-def _thing(row: queries.Row) -> dict[str, Any]:
+def _thing(row: Row) -> dict[str, Any]:
     located = row["longitude"] is not None
     return {
         "id": row["key"],
@@ -117,7 +118,7 @@ def _thing(row: queries.Row) -> dict[str, Any]:
     }
 
 
-def _datastream(sector: Sector, row: queries.Row, unit: str | None) -> dict[str, Any]:
+def _datastream(sector: Sector, row: Row, unit: str | None) -> dict[str, Any]:
     declared = sector.by_name.get(row["property"].partition("/")[0])
     result, result_unit = queries.result_in(unit, row)
     latest = None

@@ -1,7 +1,8 @@
 """The audit log of decisions: append-only, written in the same transaction as what it permits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID, uuid4
 
 from psycopg import Connection
 
@@ -9,9 +10,9 @@ from core.tokens import Principal
 
 INSERT_DECISION = """
 INSERT INTO audit.decision
-  (principal, role, recipient, purpose, category, sector, outcome, reason)
-VALUES (%(principal)s, %(role)s, %(recipient)s, %(purpose)s, %(category)s, %(sector)s,
-        %(outcome)s, %(reason)s)
+  (id, principal, role, recipient, purpose, category, sector, outcome, reason, sigma)
+VALUES (%(id)s, %(principal)s, %(role)s, %(recipient)s, %(purpose)s, %(category)s, %(sector)s,
+        %(outcome)s, %(reason)s, %(sigma)s)
 """
 
 
@@ -27,6 +28,18 @@ class Record:
     sector: str | None
     outcome: Literal["permitted", "refused"]
     reason: str
+    sigma: int | None = None
+    """The last act of the state that a permission was decided on."""
+    id: UUID = field(default_factory=uuid4)
+    """Random: a sequence would tell how many there are."""
+
+
+def permission(
+    principal: Principal, *, purpose: str, category: str, sector: str, sigma: int
+) -> Record:
+    """The record of a recipient's read: what it got is told by the provision records of its id."""
+    role, name = principal.role.value if principal.role else None, principal.name
+    return Record(name, role, name, purpose, category, sector, "permitted", "grants", sigma)
 
 
 def refusal(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consent.gate import PermittedConnection
-from consent.queries import Row
+from consent.results import Row
 from core.errors import invalid
 
 CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}\.[0-9]{1,9}")

@@ -10,7 +10,7 @@ Build the answer inside the block, return it after: never a byte before the tran
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,8 +18,10 @@ import orjson
 from fastapi import Request, Response
 
 from consent.gate import Gate, PermittedConnection
+from consent.grants import Written
 from core.sector import Sector
-from core.tokens import Principal
+from core.storage.pool import Session
+from core.tokens import Principal, load_secret
 
 ENCODING = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 JSON = "application/json"
@@ -45,6 +47,22 @@ def reading(request: Request, sector: Sector) -> AbstractContextManager[Permitte
 def rejections(request: Request) -> AbstractContextManager[PermittedConnection]:
     """Gate.rejections for the caller of this request; same errors."""
     return gate_of(request).rejections(principal_of(request))
+
+
+def own(request: Request) -> AbstractContextManager[Session]:
+    """Gate.own for the caller of this request; same errors."""
+    return gate_of(request).own(principal_of(request))
+
+
+def act(request: Request, scope: str, write: Callable[[Session, Principal], Written]) -> Written:
+    """Gate.act as the caller of this request; same errors."""
+    principal = principal_of(request)
+    return gate_of(request).act(principal, scope, lambda connection: write(connection, principal))
+
+
+def secret_of(request: Request) -> bytes:
+    """What names and cursors of personal data are made with; CityError without the keys."""
+    return load_secret(request.app.state.settings)
 
 
 def encode(body: Any) -> bytes:

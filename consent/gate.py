@@ -8,9 +8,10 @@ does not. The gate binds three parameters, which a caller cannot: `classes` (wha
 read here), `sector` (its name) and `default_class` (the sector's own).
 """
 
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -22,13 +23,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from consent import audit
+from consent import audit, personal
 from consent.columns import Column, column_of
-from consent.decide import classes_of, decide, handled_by_class
+from consent.decide import READ_PERSONAL, classes_of, handled_by_class
+from consent.grants import Written
+from consent.personal import Chunk, Question
 from core.errors import CityError, invalid
 from core.sector import Sector
 from core.settings import Settings
-from core.storage.pool import DatabaseRole, role_pool
+from core.storage.pool import DatabaseRole, Session, role_pool
 from core.tokens import Principal
 
 STATEMENT_SECONDS_MAX = 30
@@ -194,28 +197,60 @@ class Gate:
             kept = self._kept.setdefault((sector.name, classes), {})
             yield PermittedConnection(_SEAL, connection, sector.name, default, classes, kept)
 
-    @contextmanager
-    def permitted(
-        self, principal: Principal, recipient: str, purpose: str, category: str
-    ) -> Iterator[PermittedConnection]:
-        """A connection for personal rows: denied unless a grant permits it; audited either way.
+    def disclose(self, principal: Principal, question: Question) -> Chunk:
+        """Read one chunk of what live grants permit, and write down its delivery; see `lease`.
 
-        A refusal commits its audit record in its own transaction, then raises CityError
-        `forbidden`, with a text that depends on nothing that is stored.
+        A token that no recipient of this platform has is refused on record: CityError `forbidden`,
+        with a text that depends on nothing else that is stored.
         """
-        decision = decide(principal, recipient, purpose, category)
-        if not decision.allowed:
-            self._refuse(
-                audit.refusal(
-                    principal,
-                    recipient=recipient,
-                    purpose=purpose,
-                    category=category,
-                    reason=decision.reason,
-                )
+        question.check()
+        chunk = None
+        if READ_PERSONAL in principal.scopes:
+            with _connected(self._gate, writes=True, one_snapshot=True) as connection:
+                chunk = personal.read(connection, principal, question)
+        if chunk is None:
+            entry = audit.refusal(
+                principal,
+                recipient=principal.name,
+                purpose=question.purpose,
+                category=question.category,
+                sector=question.sector.name,
+                reason="no-recipient",
             )
-        raise CityError("unavailable", "no grant can be read yet")
-        yield  # the shape that a granted read will have: one connection for one decision
+            self._refuse(entry)
+        return chunk
+
+    def lease(self, chunk: Chunk) -> "Lease | None":
+        """Permission to hand a chunk over at once; None where it must be read again.
+
+        Who takes a grant back waits for it, and the server ends it where its holder does not.
+        """
+        lease = Lease(self._gate, chunk)
+        if lease.stale:
+            lease.release()
+            return None
+        return lease
+
+    def act(self, principal: Principal, scope: str, write: Callable[[Session], Written]) -> Written:
+        """Write one act of consent; returned is what holds on every channel from now on.
+
+        CityError `unauthenticated` or `forbidden` for a principal without the scope.
+        """
+        if scope not in principal.scopes:
+            raise _no_entry(principal, "consent")
+        with _connected(self._gate, writes=True) as connection:
+            written = write(connection)
+            connection.commit()
+            personal.wait_for_leases(connection, written.less)
+        return written
+
+    @contextmanager
+    def own(self, principal: Principal) -> Iterator[Session]:
+        """One read-only snapshot of what a person said: CityError without scope read:own."""
+        if "read:own" not in principal.scopes:
+            raise _no_entry(principal, "a person's own grants")
+        with _connected(self._gate) as connection:
+            yield connection
 
     @contextmanager
     def operating(self, principal: Principal, scope: str) -> Iterator[Connection[tuple[Any, ...]]]:
@@ -268,9 +303,38 @@ class Gate:
         return known
 
     def _refuse(self, entry: audit.Record) -> Never:
-        with _connected(self._gate, read_only=False) as connection:
+        with _connected(self._gate, writes=True) as connection:
             audit.record(connection, entry)
         raise CityError("forbidden", "personal data leaves only with the consent of its subject")
+
+
+class Lease:
+    """Until `release` or its end, nobody's right is taken back from the chunk's recipient.
+
+    `stale`: something of the chunk was taken back before.
+    """
+
+    def __init__(self, pool: ConnectionPool[Session], chunk: Chunk) -> None:
+        self._opened = _connected(pool, writes=True)
+        self._released = threading.Lock()
+        connection = self._opened.__enter__()
+        try:
+            personal.lease(connection, chunk.recipient)
+            self._ends_at = time.monotonic() + personal.LEASE_SECONDS  # before the server's count
+            self.stale = personal.is_stale(connection, chunk)
+        except BaseException as error:
+            self._opened.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def seconds_left(self) -> float:
+        """How long it lasts; not above 0 once it has ended."""
+        return self._ends_at - time.monotonic()
+
+    def release(self) -> None:
+        """Give it back; a second time is nothing."""
+        if self._released.acquire(blocking=False):
+            with suppress(CityError, psycopg.Error):  # the server has ended it
+                self._opened.__exit__(None, None, None)
 
 
 def _check_texts(params: Mapping[str, Any]) -> None:
@@ -309,15 +373,18 @@ def _connected(
     pool: ConnectionPool[Connection[tuple[Any, ...]]],
     timeout_seconds: float | None = None,
     *,
-    read_only: bool = True,
+    writes: bool = False,
+    one_snapshot: bool | None = None,
 ) -> Iterator[Connection[tuple[Any, ...]]]:
-    """One transaction of a pool; the database's own failures become CityError `unavailable`."""
+    """One transaction of a pool; the database's own failures become CityError `unavailable`.
+
+    What only reads has one snapshot: a page that takes several queries agrees with itself.
+    """
+    snapshot = not writes if one_snapshot is None else one_snapshot
     try:
         with pool.connection(timeout_seconds) as connection:
-            if read_only:
-                # One snapshot: a page that takes several queries agrees with itself.
-                connection.isolation_level = IsolationLevel.REPEATABLE_READ
-                connection.read_only = True
+            connection.read_only = not writes
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ if snapshot else None
             yield connection
     except psycopg.errors.QueryCanceled as error:
         raise CityError("unavailable", "that took too long: ask for less at a time") from error

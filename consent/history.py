@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from consent.gate import PermittedConnection
-from consent.queries import DOCUMENT, POSITION, SCALAR, Row, result_of
+from consent.queries import DOCUMENT, POSITION, SCALAR
+from consent.results import Row, result_of
 from core.clock import from_datetime, to_datetime
 from core.sensorthings import ResultKind
 from core.spans import inward, minus, outward, union, within

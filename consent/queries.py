@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from consent.gate import Append, PermittedConnection
+from consent.results import Row, result_of
 from core.sensorthings import ResultKind
 from core.units import conversion_if_any
-
-Row = dict[str, Any]
 
 RECOUNT_SECONDS = 1.0
 """Every page load asks how many Things a sector has, and counting a nation's takes 30 ms."""
@@ -116,29 +115,6 @@ class Area:
             "near_latitude": latitude,
             "radius": radius,
         }
-
-
-def position_of(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A position result from its columns."""
-    return {
-        "longitude": row[prefix + "longitude"],
-        "latitude": row[prefix + "latitude"],
-        "speed": row["speed"],
-        "course": row["course"],
-    }
-
-
-def result_of(kind: str, row: Mapping[str, Any], prefix: str = "") -> Any:
-    """The result as it leaves: a number, a text, a position or a JSON value."""
-    match kind:
-        case "number":
-            return row["result"]
-        case "category":
-            return row["text"]
-        case "position":
-            return position_of(row, prefix)
-        case _:
-            return row["document"]
 
 
 def result_in(unit: str | None, row: Mapping[str, Any]) -> tuple[Any, str]:

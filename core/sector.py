@@ -14,7 +14,8 @@ class ObservedProperty:
     `minimum` and `maximum` are inclusive and in `unit`; a result outside is stored with
     Quality.OUT_OF_RANGE. `vocabulary` lists the texts of a category. `decimals` is the declared
     resolution, as decimal places in `unit` (0 to 9): results that have no more of them take a few
-    bits in a columnstore (core/resolution.py); others are kept as they come.
+    bits in a columnstore (core/resolution.py); others are kept as they come. `category` is what it
+    tells of a person (consent/vocabulary.py); where it has none, no grant reaches it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ObservedProperty:
     maximum: float | None = None
     vocabulary: tuple[str, ...] = ()
     decimals: int | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,16 +40,26 @@ class Role(StrEnum):
     GATEWAY = "gateway"
     OPERATOR = "operator"
     STAFF = "staff"
+    RECIPIENT = "recipient"
     CITIZEN = "citizen"
 
 
 SCOPES = {
     Role.GATEWAY: frozenset({"publish"}),
     Role.OPERATOR: frozenset(
-        {"read:shared", "read:account", "read:rejections", "write:rejections", "subscribe"}
+        {
+            "read:shared",
+            "read:account",
+            "read:rejections",
+            "write:rejections",
+            "subscribe",
+            "write:bindings",
+            "write:recipients",
+        }
     ),
     Role.STAFF: frozenset({"read:shared"}),
-    Role.CITIZEN: frozenset({"read:own"}),
+    Role.RECIPIENT: frozenset({"read:personal"}),
+    Role.CITIZEN: frozenset({"read:own", "write:own"}),
 }
 
 

@@ -64,6 +64,10 @@ def api(
     ):
         city = City(connection)
         rows = {name: fill(city, name, request.param) for name in domains.names()}
+        recipient = {"title_ja": "だれか", "title_en": "Someone", "country": "JP"}
+        path, operator = "/v1/recipients/s", running.as_role(Role.OPERATOR)
+        made = running.client.put(running.url + path, headers=operator, json=recipient)
+        assert made.status_code == 200
         yield running, rows
 
 
@@ -78,6 +82,9 @@ def paths(served: Served) -> Iterator[str]:
             for name, value in FILLED.items():
                 path = path.replace(name, value or sector)
             assert "{" not in path, f"say in FILLED how {template} is filled"
+            if path.endswith("/personal/observations"):
+                yield f"{path}?purpose=dpv:ServiceManagement&category=pd:MedicalHealth"
+                continue
             if not path.endswith("/observations"):
                 yield path
                 yield path + "?bbox=9,8,10,9&near=9.87,8.76,9000&limit=1000"

@@ -5,7 +5,8 @@ from itertools import groupby
 from typing import Any
 
 from consent.gate import PermittedConnection
-from consent.queries import CATEGORY, Area, result_of
+from consent.queries import CATEGORY, Area
+from consent.results import result_of
 
 VISIBLE = """(
   EXISTS (SELECT FROM datastream d WHERE d.thing_id = t.id AND d.data_class = ANY(%(classes)s))

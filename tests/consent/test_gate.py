@@ -12,6 +12,8 @@ import pytest
 from consent import history, queries
 from consent.gate import Gate, PermittedConnection
 from consent.latest import select_latest
+from consent.personal import Question, span_of
+from consent.vocabulary import Operation
 from core.errors import CityError
 from core.sector import Sector
 from core.sensorthings import DataClass, ResultKind
@@ -132,11 +134,13 @@ def test_a_personal_sector_is_denied_with_a_record(gate: Gate, city: City, who: 
 
 
 def test_permission_is_denied_by_default_and_on_record(gate: Gate, city: City) -> None:
+    """Nobody is a recipient before one is registered, whatever a token says."""
+    question = Question(PERSONAL, "dpv:Marketing", "pd:Age", Operation.READ, span_of("", ""), 10)
     for who in EVERYONE:
-        with pytest.raises(CityError) as caught, gate.permitted(who, "r", "p", "c"):
-            pytest.fail("the gate opened")
+        with pytest.raises(CityError) as caught:
+            gate.disclose(who, question)
         assert caught.value.slug == "forbidden"
-    count = city.one("SELECT count(*) FROM audit.decision WHERE recipient='r' AND purpose='p'")
+    count = city.one("SELECT count(*) FROM audit.decision WHERE purpose = 'dpv:Marketing'")
     assert count == len(EVERYONE)
 
 

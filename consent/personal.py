@@ -1,0 +1,255 @@
+"""The one query that reads personal rows: it joins live grants, and its delivery is on record.
+
+Rows, grants and the number σ of the last act are of one snapshot. What is delivered is written down
+in the same transaction, as a provision record by Datastream (Art. 29 and 30 of the Act on the
+Protection of Personal Information), before the rows are fetched from the server.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.range import Range
+
+from consent import audit
+from consent.levels import LEVELS
+from consent.results import Row, result_of
+from consent.vocabulary import CATEGORIES, PURPOSES, Operation
+from core.errors import CityError, invalid
+from core.sector import Sector
+from core.sensorthings import ResultKind
+from core.tokens import Principal
+
+Session = Connection[tuple[Any, ...]]
+
+# Where a recipient's readers hand over what they read; who takes a right back waits for them.
+BARRIER = 0x47415445
+"""First key of the advisory locks ("GATE"); the second one is the recipient's number."""
+LEASE_SECONDS = 0.5
+"""From its recheck to the socket a chunk may take so long; at twice that the server ends it."""
+
+SELECT_RECIPIENT = "SELECT id, suspended FROM consent.recipient WHERE key = %(key)s"
+SELECT_SIGMA = "SELECT sigma FROM consent.clock"
+
+_EXACT = """
+  (SELECT o.phenomenon_time AS time, o.phenomenon_time AS event, o.quality, {columns}
+   FROM personal.{table} o {joins}
+   WHERE p.kind = '{kind}' AND p.level = 0 AND o.datastream_id = p.datastream_id
+     AND o.phenomenon_time >= p.start AND o.phenomenon_time < p.upper
+   ORDER BY o.phenomenon_time LIMIT %(limit)s)"""
+_REDUCED = """
+  (SELECT DISTINCT ON (time) consent.down(o.phenomenon_time, p.step) AS time,
+          o.phenomenon_time AS event, o.quality, {columns}
+   FROM personal.{table} o {joins}
+   WHERE p.kind = '{kind}' AND p.level > 0 AND o.datastream_id = p.datastream_id
+     AND o.phenomenon_time >= p.start AND o.phenomenon_time < p.upper
+   ORDER BY time, event DESC LIMIT %(limit)s)"""
+_NONE = {
+    "result": "NULL::float8",
+    "text": "NULL::text",
+    "longitude": "NULL::float8",
+    "latitude": "NULL::float8",
+    "speed": "NULL::float8",
+    "course": "NULL::float8",
+    "document": "NULL::jsonb",
+}
+_NUMBER = {"result": "served(o.result, p.decimals)"}
+_CATEGORY, _TEXT = "JOIN category c ON c.code = o.result::integer", {"text": "c.text"}
+_PLACE = {name: f"o.{name}" for name in ("longitude", "latitude", "speed", "course")}
+_CELL = {
+    name: f"(floor(o.{name} / p.{name}) + 0.5) * p.{name}" for name in ("longitude", "latitude")
+}
+# A document may tell times and places anywhere inside: it is disclosed as it is, or not at all.
+_BRANCHES = (
+    (_EXACT, ResultKind.NUMBER, "observation", "", _NUMBER),
+    (_EXACT, ResultKind.CATEGORY, "observation", _CATEGORY, _TEXT),
+    (_EXACT, ResultKind.POSITION, "observation_position", "", _PLACE),
+    (_EXACT, ResultKind.DOCUMENT, "observation_document", "", {"document": "o.result"}),
+    (_REDUCED, ResultKind.NUMBER, "observation", "", _NUMBER),
+    (_REDUCED, ResultKind.CATEGORY, "observation", _CATEGORY, _TEXT),
+    (_REDUCED, ResultKind.POSITION, "observation_position", "", _CELL),
+)
+
+
+def _branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[str, str]) -> str:
+    named = ", ".join(f"{value} AS {name}" for name, value in {**_NONE, **columns}.items())
+    return form.format(table=table, kind=kind.value, joins=joins, columns=named)
+
+
+# Datastreams come in the order of their numbers, each by level, then by time: a page ends where
+# the loop over them stops. The outer ORDER BY says so of the few rows that are left.
+SELECT_CHUNK = f"""
+WITH permit AS (
+  SELECT p.*, d.decimals, l.step, l.longitude, l.latitude,
+         CASE WHEN p.datastream_id > %(datastream)s OR p.level > %(level)s THEN p.lower
+           WHEN p.level = %(level)s
+             THEN greatest(p.lower, consent.up(%(event)s::timestamptz + interval '1 us', l.step))
+           ELSE p.upper END AS start
+  FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
+                       %(properties)s, %(categories)s, %(span)s, %(datastream)s) AS p
+  JOIN datastream d ON d.id = p.datastream_id JOIN consent.level l ON l.number = p.level
+), page AS MATERIALIZED (
+  SELECT p.datastream_id, p.property, p.thing, p.unit, p.kind, p.subjects, p.grants, p.level, r.*
+  FROM (SELECT * FROM permit WHERE start < upper ORDER BY datastream_id, level, start) AS p
+  CROSS JOIN LATERAL ({" UNION ALL ".join(_branch(*each) for each in _BRANCHES)}) AS r
+  LIMIT %(limit)s
+), provided AS (
+  INSERT INTO audit.provision
+    (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)
+  SELECT %(decision)s, subjects, %(sector)s, datastream_id, grants, count(*), min(event), max(event)
+  FROM (SELECT * FROM page ORDER BY datastream_id, level, event LIMIT %(limit)s - 1) AS delivered
+  GROUP BY subjects, datastream_id, grants
+)
+SELECT datastream_id, property, thing, unit, kind, level, time, event, quality, result, text,
+       longitude, latitude, speed, course, document, subjects, ARRAY(
+         SELECT key FROM consent.subject s WHERE s.id = ANY(page.subjects) ORDER BY id) AS persons
+FROM page ORDER BY datastream_id, level, event
+"""  # noqa: S608 - the parts are constants of this module
+
+SELECT_STALE = """
+SELECT EXISTS (SELECT FROM consent.log WHERE sigma > %(sigma)s AND %(recipient)s = ANY(less)
+               AND (subject IS NULL OR subject = ANY(%(subjects)s)))
+"""
+
+
+Place = tuple[int, int, datetime]
+"""A row's place in the order of an answer: its Datastream, its level, its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a recipient asks for: its purpose, a category with all below it, and a span of time."""
+
+    sector: Sector
+    purpose: str
+    category: str
+    operation: Operation
+    span: Range[datetime]
+    limit: int
+    after: Place | None = None
+
+    def check(self) -> None:
+        """CityError `invalid` for a code that the vocabulary does not have."""
+        if self.purpose not in PURPOSES:
+            raise invalid("purpose", f"{self.purpose!r} is not in the vocabulary of purposes")
+        if self.category not in CATEGORIES:
+            raise invalid("category", f"{self.category!r} is not in the vocabulary of categories")
+
+    def reach(self) -> tuple[list[str], list[str]]:
+        """Pairs: an observed property that is asked for, and a category whose grant reaches it."""
+        pairs = [
+            (declared.name, code)
+            for declared in self.sector.properties
+            if declared.category is not None
+            and self.category in CATEGORIES.above(declared.category)
+            for code in CATEGORIES.reaching(declared.category)
+        ]
+        return [name for name, _ in pairs], [code for _, code in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What was read and written down, not handed over yet; `more`: its last row, if more follow."""
+
+    decision: UUID
+    recipient: int
+    sigma: int
+    subjects: tuple[int, ...]
+    rows: list[Row]
+    more: Place | None
+
+
+def span_of(lower: datetime | str, upper: datetime | str) -> Range[datetime]:
+    """[lower, upper); a text stands for no bound."""
+    first = lower if isinstance(lower, datetime) else None
+    last = upper if isinstance(upper, datetime) else None
+    if first and last and last <= first:
+        return Range(empty=True)
+    return Range(first, last, "[)")
+
+
+def read(connection: Session, principal: Principal, question: Question) -> Chunk | None:
+    """One chunk, in a transaction of one snapshot; None: such a recipient may read nothing."""
+    found = connection.execute(SELECT_RECIPIENT, {"key": principal.name}).fetchone()
+    if found is None or found[1]:
+        return None
+    sigma = connection.execute(SELECT_SIGMA).fetchone()
+    if sigma is None:
+        raise CityError("unavailable", "the log of consent has no clock")
+    permitted = audit.permission(
+        principal,
+        purpose=question.purpose,
+        category=question.category,
+        sector=question.sector.name,
+        sigma=sigma[0],
+    )
+    audit.record(connection, permitted)
+    properties, categories = question.reach()
+    datastream, level, event = question.after or (0, 0, None)
+    parameters = {
+        "recipient": found[0],
+        "purposes": list(PURPOSES.reaching(question.purpose)),
+        "above": list(PURPOSES.above(question.purpose)),
+        "operation": question.operation.value,
+        "sector": question.sector.name,
+        "properties": properties,
+        "categories": categories,
+        "span": question.span,
+        "datastream": datastream,
+        "level": level,
+        "event": event,
+        "limit": question.limit + 1,
+        "decision": permitted.id,
+    }
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(SELECT_CHUNK.encode(), parameters, binary=True).fetchall()
+    page = rows[: question.limit]
+    subjects = {subject for row in page for subject in row["subjects"]}
+    last = page[-1] if len(rows) > question.limit else None
+    return Chunk(
+        permitted.id,
+        found[0],
+        sigma[0],
+        tuple(sorted(subjects)),
+        [_shown(row) for row in page],
+        (last["datastream_id"], last["level"], last["event"]) if last else None,
+    )
+
+
+def is_stale(connection: Session, chunk: Chunk) -> bool:
+    """Whether someone in it has taken something back from its recipient since it was read."""
+    scope = {"sigma": chunk.sigma, "recipient": chunk.recipient, "subjects": list(chunk.subjects)}
+    found = connection.execute(SELECT_STALE, scope).fetchone()
+    return found is None or bool(found[0])
+
+
+def lease(connection: Session, recipient: int) -> None:
+    """Share the recipient's barrier until the transaction ends, or the server ends it."""
+    idle = f"SET LOCAL idle_in_transaction_session_timeout = '{2000 * LEASE_SECONDS:.0f}ms'"
+    connection.execute(idle.encode())
+    connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (BARRIER, recipient))
+
+
+def wait_for_leases(connection: Session, recipients: Sequence[int]) -> None:
+    """Return once every chunk that was being handed to these recipients is there, or given up."""
+    for recipient in sorted(recipients):
+        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (BARRIER, recipient))
+        connection.commit()
+
+
+def _shown(row: Row) -> Row:
+    """A row as the API tells it; its persons and Thing by their own names, for the mask."""
+    return {
+        "persons": row["persons"],
+        "thing": row["thing"],
+        "property": row["property"],
+        "unit": row["unit"],
+        "phenomenon_time": row["time"],
+        "result": result_of(ResultKind(row["kind"]), row),
+        "quality": row["quality"],
+        "resolution": LEVELS[row["level"]].name,
+    }

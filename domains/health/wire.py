@@ -1,0 +1,16 @@
+"""The LOINC codes of vital signs (FHIR R4) by our observed properties; pure."""
+
+LOINC = {
+    "8867-4": "heart-rate",
+    "9279-1": "respiratory-rate",
+    "2708-6": "oxygen-saturation",
+    "59408-5": "oxygen-saturation",  # by pulse oximetry
+    "8310-5": "body-temperature",
+    "8302-2": "body-height",
+    "29463-7": "body-weight",
+    "39156-5": "body-mass-index",
+    "8480-6": "systolic-blood-pressure",
+    "8462-4": "diastolic-blood-pressure",
+    "55423-8": "steps",
+}
+"""Observation.code or Observation.component.code, system http://loinc.org."""
