@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
@@ -18,6 +19,7 @@ from api import (
     auth,
     changes,
     consent,
+    disclosures,
     docs,
     gateways,
     live,
@@ -32,13 +34,18 @@ from api import (
 )
 from api.limits import BodyLimit, SecurityHeaders
 from consent.gate import Gate
+from consent.receipts import Signer
+from consent.sequencer import Sequencer
+from core.errors import CityError
 from core.settings import Settings
+from core.tokens import load_secret, signing_key
 
 log = logging.getLogger("chimata.api")
 
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
     "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
+    "/v1/me", "/v1/disclosures/{disclosure}",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
@@ -78,7 +85,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     operators = (account.router, gateways.router, metrics.router, rejections.router)
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
-    for router in (consent.router, personal.router):
+    for router in (consent.router, personal.router, disclosures.router):
         app.include_router(router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
@@ -111,12 +118,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gate = app.state.gate = Gate(settings)
     hub = app.state.hub = live.Hub(gate, settings.database_url, settings.sse_clients_max)
     hub.start()
+    sequencer = _sequencer(gate, settings)
     try:
         with _ending_streams_on_signal(hub.end_streams):
             yield
     finally:
         await hub.close()
+        if sequencer is not None:
+            await to_thread.run_sync(sequencer.stop)
         gate.close()
+
+
+def _sequencer(gate: Gate, settings: Settings) -> Sequencer | None:
+    """Makes disclosures provable, where this machine has the keys; else another one does."""
+    try:
+        signer, secret = Signer(signing_key(settings)), load_secret(settings)
+    except CityError as error:
+        log.info("no proofs of disclosures are made here: %s", error)
+        return None
+    sequencer = Sequencer(gate, signer, secret)
+    sequencer.start()
+    return sequencer
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from consent.vocabulary import CATEGORIES, PURPOSES, Operation, Tree
 PERSONS_MAX = 32
 COUNTRIES_MAX = 32
 
-router = APIRouter(tags=["consent"], responses=problems.documented("conflict"))
+router = APIRouter(tags=["consent"], responses=problems.documented("conflict", "too-large"))
 
 GrantId = Annotated[UUID, Path(description="yours, made at random: sent again it is the same act")]
 Key = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]

@@ -7,6 +7,7 @@ from core.tokens import Principal
 
 READ_SHARED = "read:shared"
 READ_PERSONAL = "read:personal"
+READ_OWN = "read:own"
 BY_CLASS = (DataClass.OPEN, DataClass.SHARED)
 """The classes that are read by class alone; every other one, known or not, counts as personal."""
 

@@ -15,13 +15,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Request, Response
 
 from consent.gate import Gate, PermittedConnection
 from consent.grants import Written
 from core.sector import Sector
 from core.storage.pool import Session
-from core.tokens import Principal, load_secret
+from core.tokens import Principal, load_secret, signing_key
 
 ENCODING = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 JSON = "application/json"
@@ -63,6 +64,11 @@ def act(request: Request, scope: str, write: Callable[[Session, Principal], Writ
 def secret_of(request: Request) -> bytes:
     """What names and cursors of personal data are made with; CityError without the keys."""
     return load_secret(request.app.state.settings)
+
+
+def signing_key_of(request: Request) -> Ed25519PrivateKey:
+    """What checkpoints are signed with; CityError without the keys."""
+    return signing_key(request.app.state.settings)
 
 
 def encode(body: Any) -> bytes:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any, Never
+from uuid import UUID
 
 import psycopg
 from psycopg import Connection, IsolationLevel
@@ -23,11 +24,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from consent import audit, personal
+from consent import audit, personal, proofs
 from consent.columns import Column, column_of
-from consent.decide import READ_PERSONAL, classes_of, handled_by_class
+from consent.decide import READ_OWN, READ_PERSONAL, classes_of, handled_by_class
 from consent.grants import Written
 from consent.personal import Chunk, Question
+from consent.receipts import Signer
 from core.errors import CityError, invalid
 from core.sector import Sector
 from core.settings import Settings
@@ -244,10 +246,27 @@ class Gate:
             personal.wait_for_leases(connection, written.less)
         return written
 
+    def sequence(self, signer: Signer, secret: bytes) -> int:
+        """Give at most proofs.LEAVES_MAX new records their places in the tree; how many it did."""
+        with _connected(self._gate, writes=True) as connection:
+            return proofs.sequence(connection, signer, secret)
+
+    def receipts(self, principal: Principal, disclosure: UUID) -> list[dict[str, Any]] | None:
+        """What proves a disclosure to whom it concerns; None where there is none for the caller."""
+        if not {READ_PERSONAL, READ_OWN} & principal.scopes:
+            raise _no_entry(principal, "disclosures")
+        with _connected(self._gate) as connection:
+            return proofs.receipts(connection, principal, disclosure)
+
+    def checkpoint(self) -> str | None:
+        """The newest signed checkpoint: it tells of no person, so everyone may have it."""
+        with _connected(self._gate) as connection:
+            return proofs.newest(connection)
+
     @contextmanager
     def own(self, principal: Principal) -> Iterator[Session]:
         """One read-only snapshot of what a person said: CityError without scope read:own."""
-        if "read:own" not in principal.scopes:
+        if READ_OWN not in principal.scopes:
             raise _no_entry(principal, "a person's own grants")
         with _connected(self._gate) as connection:
             yield connection

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
@@ -122,6 +123,14 @@ def load_secret(settings: Settings) -> bytes:
         except ValueError as error:
             raise invalid("CHIMATA_INGEST_SECRET", str(error)) from error
     return load_keys(settings.data / "keys").secret
+
+
+def signing_key(settings: Settings) -> Ed25519PrivateKey:
+    """The private key of this machine's issuer; CityError `unavailable` where there is none."""
+    key = load_keys(settings.data / "keys").signing.private_key
+    if not isinstance(key, Ed25519PrivateKey):
+        raise CityError("unavailable", f"the key in {settings.data / 'keys'} is no Ed25519 key")
+    return key
 
 
 def _secret(text: str | bytes) -> bytes:

@@ -318,6 +318,19 @@ def _issue(
 
 
 @app.command()
+def verify(
+    receipt: Annotated[Path, typer.Argument(help="A file of receipts, or - for standard input.")],
+    key: Annotated[str, typer.Option(help="The platform's public key, as it published it.")],
+) -> None:
+    """Check receipts of disclosures offline: what was delivered is in the tree that was signed."""
+    from consent import receipts
+
+    text = sys.stdin.buffer.read() if str(receipt) == "-" else receipt.read_bytes()
+    for checked in receipts.check(text, receipts.public_key(key)):
+        say(f"holds: leaf {checked.index} of {checked.size}: {checked.text}")
+
+
+@app.command()
 def sectors(as_json: Json = False) -> None:
     """List the installed sectors."""
     import domains

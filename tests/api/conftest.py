@@ -97,7 +97,7 @@ def module_served(
         database_url=module_database_url,
         data=tmp_path_factory.mktemp("data"),
         page_rows_max=50,
-        body_bytes_max=1000,
+        body_bytes_max=100_000,
     )
     with serving(settings) as running:
         yield running

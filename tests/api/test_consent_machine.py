@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     initialize,
     invariant,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -65,11 +67,12 @@ class Machine(RuleBasedStateMachine):
         self.before: dict[Ask, set[float]] = {}
 
     @initialize(
+        target=names,
         cut=st.integers(1, 10),
         seconds=st.lists(st.integers(0, 4 * 3600), min_size=6, max_size=12, unique=True),
     )
-    def begin(self, cut: int, seconds: list[int]) -> None:
-        """A band that changes hands, a scale of two persons, readings of both, two recipients."""
+    def begin(self, cut: int, seconds: list[int]) -> MultipleResults[str]:
+        """Two recipients, a band that changes hands, a scale of two persons, readings, grants."""
         for recipient in RECIPIENTS:
             self.move(recipient, "JP")
         self.bind("band", {"ai"}, 0, cut)
@@ -77,6 +80,13 @@ class Machine(RuleBasedStateMachine):
         self.bind("scale", {"ai", "mio"}, 0, 12)
         for thing, prop in (("band", "heart-rate"), ("band", "steps"), ("scale", "body-weight")):
             self.observe(thing, prop, seconds)
+        purpose, category = PURPOSE_CODES[0], CATEGORY_CODES[0]
+        return multiple(
+            *(
+                self.grant(person, "clinic", purpose, category, (0, 9), "now", level, True)
+                for person, level in (("ai", 0), ("mio", 2), ("ken", 1))
+            )
+        )
 
     @rule(recipient=st.sampled_from(RECIPIENTS), country=st.sampled_from(["JP", "US", None]))
     def move(self, recipient: str, country: str | None) -> None:

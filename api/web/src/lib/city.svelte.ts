@@ -103,7 +103,8 @@ class City {
     this.connection = "connecting";
     this.failure = "";
     try {
-      const { sectors } = await get<{ sectors: Sector[] }>("/v1/sectors");
+      const told = await get<{ sectors: Sector[] }>("/v1/sectors");
+      const sectors = told.sectors.filter((sector) => sector.data_class !== "personal"); // no map of persons
       const hidden = new Set(this.layers.filter((layer) => !layer.visible).map((layer) => layer.sector.name));
       this.layers = sectors.map((sector) => ({
         sector,

@@ -1,0 +1,176 @@
+"""The tree of deliveries in the database: records get their places, receipts are made of them."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from consent import merkle
+from consent.masks import Mask
+from consent.receipts import Signer, commitment
+from consent.results import Row
+from core.errors import CityError
+from core.tokens import Principal, Role
+
+Session = Connection[tuple[Any, ...]]
+
+# ruff: noqa: S608 - the parts are constants of this module
+
+LEAVES_MAX = 5_000
+LOCK = 0x54524545  # one sequencer at a time on one database ("TREE")
+
+TAKE_LOCK = "SELECT pg_try_advisory_xact_lock(%s)"
+SELECT_SIZE = "SELECT coalesce(max(index) + 1, 0) FROM audit.leaf"
+SELECT_SIGNED = "SELECT size, note FROM audit.checkpoint ORDER BY size DESC LIMIT 1"
+TAKE_UNSEQUENCED = """
+DELETE FROM audit.unsequenced WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM audit.unsequenced LIMIT %(limit)s)) RETURNING provision
+"""
+SELECT_PROVISIONS = """
+SELECT p.id, p.salt, p.decision, p.sector, p.grants, p.rows, p.time_min, p.time_max,
+       d.at, d.recipient, d.purpose, d.category, d.sigma, t.key AS thing, s.property,
+       ARRAY(SELECT key FROM consent.subject WHERE id = ANY(p.subjects) ORDER BY id) AS persons
+FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
+JOIN datastream s ON s.id = p.datastream_id JOIN thing t ON t.id = s.thing_id
+WHERE p.id = ANY(%(ids)s) ORDER BY d.at, p.id
+"""
+SELECT_NODES = """
+SELECT n.hash FROM unnest(%(levels)s::smallint[], %(indices)s::bigint[])
+  WITH ORDINALITY AS w (level, index, number)
+JOIN audit.node n ON n.level = w.level AND n.index = w.index ORDER BY w.number
+"""
+INSERT_LEAVES = """
+INSERT INTO audit.leaf (index, provision, record)
+SELECT * FROM unnest(%(indices)s::bigint[], %(provisions)s::uuid[], %(records)s::text[])
+"""
+INSERT_NODES = """
+INSERT INTO audit.node (level, index, hash)
+SELECT * FROM unnest(%(levels)s::smallint[], %(indices)s::bigint[], %(hashes)s::bytea[])
+"""
+INSERT_CHECKPOINT = "INSERT INTO audit.checkpoint (size, note) VALUES (%(size)s, %(note)s)"
+_OF_RECIPIENT = "p.decision = %(decision)s AND d.recipient = %(recipient)s"
+_OF_PERSON = "p.decision = %(decision)s AND s.key = %(person)s AND s.id = ANY(p.subjects)"
+SELECT_RECEIPTS = {
+    Role.RECIPIENT: f"""
+SELECT l.index, l.record, p.salt FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
+LEFT JOIN audit.leaf l ON l.provision = p.id WHERE {_OF_RECIPIENT} ORDER BY l.index""",
+    Role.CITIZEN: f"""
+SELECT l.index, l.record, p.salt FROM audit.provision p CROSS JOIN consent.subject s
+LEFT JOIN audit.leaf l ON l.provision = p.id WHERE {_OF_PERSON} ORDER BY l.index""",
+}
+
+
+def sequence(connection: Session, signer: Signer, secret: bytes) -> int:
+    """Give leaves their places and sign the tree, in the caller's transaction; how many there were.
+
+    Does nothing while another process is at it.
+    """
+    locked = connection.execute(TAKE_LOCK, (LOCK,)).fetchone()
+    if not locked or not locked[0]:
+        return 0
+    taken = connection.execute(TAKE_UNSEQUENCED, {"limit": LEAVES_MAX}).fetchall()
+    if not taken:
+        return 0
+    with connection.cursor(row_factory=dict_row) as cursor:
+        ids = [row[0] for row in taken]
+        rows = cursor.execute(SELECT_PROVISIONS.encode(), {"ids": ids}).fetchall()
+    size = _size(connection)
+    records = [record_of(row, Mask(secret, row["recipient"])) for row in rows]
+    leaves = [commitment(row["salt"], text) for row, text in zip(rows, records, strict=True)]
+    edge = nodes_of(connection)(merkle.peaks(size))
+    made = list(merkle.appended(size, leaves, edge))
+    after = range(size, size + len(leaves))
+    connection.execute(
+        INSERT_LEAVES,
+        {"indices": list(after), "provisions": [row["id"] for row in rows], "records": records},
+    )
+    connection.execute(
+        INSERT_NODES,
+        {
+            "levels": [position[0] for position, _ in made],
+            "indices": [position[1] for position, _ in made],
+            "hashes": [hashed for _, hashed in made],
+        },
+    )
+    root = merkle.root(after.stop, nodes_of(connection))
+    note = signer.sign(after.stop, root)
+    connection.execute(INSERT_CHECKPOINT, {"size": after.stop, "note": note})
+    return len(leaves)
+
+
+def record_of(row: Row, mask: Mask) -> str:
+    """A provision record as JSON, with the names that its recipient was told."""
+    record = {
+        "disclosure": row["decision"],
+        "at": row["at"],
+        "recipient": row["recipient"],
+        "purpose": row["purpose"],
+        "category": row["category"],
+        "sector": row["sector"],
+        "persons": [mask.name("person", person) for person in row["persons"]],
+        "thing": mask.name("thing", row["thing"]),
+        "property": row["property"],
+        "grants": row["grants"],
+        "sigma": row["sigma"],
+        "rows": row["rows"],
+        "time_min": row["time_min"],
+        "time_max": row["time_max"],
+    }
+    return orjson.dumps(record, option=orjson.OPT_UTC_Z).decode()
+
+
+def receipts(
+    connection: Session, principal: Principal, disclosure: UUID
+) -> list[dict[str, Any]] | None:
+    """What proves a disclosure to its recipient or to a person in it; None: there is no such one.
+
+    CityError `unavailable` in the second before its records have their places.
+    """
+    if principal.role not in SELECT_RECEIPTS:
+        return None
+    scope = {"decision": disclosure, "recipient": principal.name, "person": principal.subject}
+    found = connection.execute(SELECT_RECEIPTS[principal.role].encode(), scope).fetchall()
+    if not found:
+        return None
+    signed = connection.execute(SELECT_SIGNED).fetchone()
+    if signed is None or any(row[0] is None for row in found):
+        raise CityError("unavailable", "its records get their places now: ask again in a second")
+    size, note = signed
+    nodes = nodes_of(connection)
+    return [
+        {
+            "record": record,
+            "salt": salt.hex(),
+            "index": index,
+            "proof": [h.hex() for h in merkle.inclusion_proof(index, size, nodes)],
+            "checkpoint": note,
+        }
+        for index, record, salt in found
+    ]
+
+
+def newest(connection: Session) -> str | None:
+    """The newest checkpoint, as it was signed."""
+    row = connection.execute(SELECT_SIGNED).fetchone()
+    return row[1] if row else None
+
+
+def nodes_of(connection: Session) -> merkle.Nodes:
+    """The stored nodes."""
+
+    def look_up(positions: Sequence[merkle.Position]) -> list[bytes]:
+        scope = {"levels": [p[0] for p in positions], "indices": [p[1] for p in positions]}
+        found = [row[0] for row in connection.execute(SELECT_NODES, scope)]
+        if len(found) != len(positions):
+            raise CityError("unavailable", "the tree of disclosures lacks a node")
+        return found
+
+    return look_up
+
+
+def _size(connection: Session) -> int:
+    row = connection.execute(SELECT_SIZE).fetchone()
+    return int(row[0]) if row else 0

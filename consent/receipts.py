@@ -1,0 +1,118 @@
+"""Signed checkpoints, and receipts of deliveries that anyone checks offline; pure.
+
+A leaf commits to one provision record: 0x01 and HMAC-SHA256(salt, record). Who has record and salt
+can show that it is in the tree; who has the tree alone learns nothing of it. A checkpoint is a
+signed note (C2SP tlog-checkpoint): origin, size and root of the tree under an Ed25519 signature.
+"""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from consent import merkle
+from core.errors import brief, invalid
+
+ORIGIN = "chimata/disclosures"
+ED25519 = b"\x01"
+"""The signature's kind in a signed note."""
+COMMITMENT = b"\x01"
+KEY_ID_BYTES = 4
+
+
+class Signer:
+    """Signs checkpoints with the platform's key, under a name."""
+
+    def __init__(self, key: Ed25519PrivateKey, name: str = ORIGIN) -> None:
+        self._key = key
+        self.name = name
+
+    def sign(self, size: int, root: bytes) -> str:
+        """A checkpoint of this tree."""
+        text = f"{ORIGIN}\n{size}\n{base64.b64encode(root).decode()}\n"
+        signed = key_id(self.name, self._key.public_key()) + self._key.sign(text.encode())
+        return f"{text}\n\N{EM DASH} {self.name} {base64.b64encode(signed).decode()}\n"
+
+
+def key_id(name: str, key: Ed25519PublicKey) -> bytes:
+    """The first bytes of a signature, which say whose it is (C2SP signed-note)."""
+    whole = hashlib.sha256(name.encode() + b"\n" + ED25519 + key.public_bytes_raw())
+    return whole.digest()[:KEY_ID_BYTES]
+
+
+def open_checkpoint(note: str, key: Ed25519PublicKey, name: str = ORIGIN) -> tuple[int, bytes]:
+    """Size and root of a checkpoint that this key signed; CityError `invalid` for any other."""
+    text, _, signatures = note.rpartition("\n\n")
+    text += "\n"
+    wanted = key_id(name, key)
+    try:
+        for line in signatures.splitlines():
+            dash, named, encoded = line.split(" ")
+            signed = base64.b64decode(encoded, validate=True)
+            if (dash, named, signed[:KEY_ID_BYTES]) == ("\N{EM DASH}", name, wanted):
+                key.verify(signed[KEY_ID_BYTES:], text.encode())
+                origin, size, root, end = text.split("\n")
+                if origin == ORIGIN and not end and size.isdecimal():
+                    return int(size), base64.b64decode(root, validate=True)
+    except (ValueError, InvalidSignature) as error:
+        raise invalid("checkpoint", "its signature or its form is not valid") from error
+    raise invalid("checkpoint", "it is not signed by this key")
+
+
+def commitment(salt: bytes, record: str) -> bytes:
+    """The leaf of a record."""
+    return merkle.leaf_hash(COMMITMENT + hmac.digest(salt, record.encode(), "sha256"))
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt that was checked: its record as it was committed to, and its place in the tree."""
+
+    text: str
+    index: int
+    size: int
+
+
+def public_key(text: str) -> Ed25519PublicKey:
+    """The key that `published` gave; CityError `invalid` for any other text."""
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise invalid("key", "must be base64 of the 32 bytes of an Ed25519 key") from error
+
+
+def published(key: Ed25519PublicKey) -> str:
+    """A public key as people copy it."""
+    return base64.b64encode(key.public_bytes_raw()).decode()
+
+
+def check(content: bytes, key: Ed25519PublicKey) -> Iterator[Receipt]:
+    """The receipts of a file or an answer; CityError `invalid` at the first that does not hold."""
+    try:
+        told = orjson.loads(content)
+        found = told["receipts"] if isinstance(told, dict) and "receipts" in told else [told]
+    except ValueError as error:
+        raise invalid("receipt", f"is no JSON: {brief(error)}") from error
+    for receipt in found:
+        yield check_receipt(receipt, key)
+
+
+def check_receipt(receipt: Any, key: Ed25519PublicKey) -> Receipt:
+    """A receipt that holds; CityError `invalid` names what does not. Nothing else is needed."""
+    try:
+        record, index = str(receipt["record"]), int(receipt["index"])
+        leaf = commitment(bytes.fromhex(receipt["salt"]), record)
+        proof = [bytes.fromhex(each) for each in receipt["proof"]]
+        note = str(receipt["checkpoint"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise invalid("receipt", f"is not of the form of a receipt: {brief(error)}") from error
+    size, root = open_checkpoint(note, key)
+    if not merkle.includes(index, size, leaf, proof, root):
+        raise invalid("proof", "the record is not in the tree that was signed")
+    return Receipt(record, index, size)
