@@ -29,6 +29,7 @@ FILLED = {
     "{mmsi}": MARK,
     "{rejection}": MARK,
     "{gateway}": MARK,
+    "{disclosure}": "00000000-0000-4000-8000-000000000001",
 }
 CLASSES = ("personal", "pseudonymised", "anonymised", "unheard-of")
 
