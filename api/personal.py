@@ -28,6 +28,16 @@ router = APIRouter(tags=["personal data"])
 
 Code = Annotated[str, Query(min_length=1, max_length=128, pattern=NO_CONTROL)]
 
+Person = Annotated[
+    str | None,
+    Query(
+        description="of one person alone, by the name that you know from `persons`",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[a-z2-7]*$",
+    ),
+]
+
 
 class PersonalObservation(BaseModel):
     """One observation, as exact as every person in it permits."""
@@ -70,17 +80,18 @@ def read_personal(
     lower: From = None,
     upper: To = None,
     operation: Operation = Operation.READ,
+    person: Person = None,
     limit: Limit = None,
     after: After = None,
 ) -> Response:
     """What persons granted to the caller: scope `read:personal`, a recipient's token.
 
-    Ordered by series, then time. An observation that is not permitted does not exist here.
+    Ordered by person, series, then time. An observation that is not permitted does not exist here.
     """
     principal = door.principal_of(request)
     span = span_of(parse_moment("from", lower, ""), parse_moment("to", upper, ""))
     mask = Mask(door.secret_of(request), principal.name)
-    asked = f"{sector.name} {purpose} {category} {operation.value} {span}"
+    asked = f"{sector.name} {purpose} {category} {operation.value} {span} {person}"
     question = Question(
         sector,
         purpose,
@@ -89,6 +100,7 @@ def read_personal(
         span,
         page_size(limit, CHUNK_DEFAULT, request),
         mask.open(after, asked) if after is not None else None,
+        mask.person_of(person) if person is not None else None,
     )
     gate = door.gate_of(request)
 
@@ -111,8 +123,8 @@ def _body(request: Request, chunk: Chunk, mask: Mask, asked: str) -> dict[str, A
         "observations": [
             {
                 **row,
-                "persons": [mask.name("person", person) for person in row["persons"]],
-                "thing": mask.name("thing", row["thing"]),
+                "persons": [mask.person(person) for person in row["persons"]],
+                "thing": mask.thing(row["thing"]),
             }
             for row in chunk.rows
         ],

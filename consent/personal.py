@@ -5,7 +5,7 @@ in the same transaction, as a provision record by Datastream (Art. 29 and 30 of 
 Protection of Personal Information), before the rows are fetched from the server.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from psycopg.types.range import Range
 
 from consent import audit
 from consent.levels import LEVELS
+from consent.masks import Place
 from consent.results import Row, result_of
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation
 from core.errors import CityError, invalid
@@ -31,6 +32,10 @@ BARRIER = 0x47415445
 """First key of the advisory locks ("GATE"); the second one is the recipient's number."""
 LEASE_SECONDS = 0.5
 """From its recheck to the socket a chunk may take so long; at twice that the server ends it."""
+
+PARTIES = (8, 256)
+"""So many parties are looked at in a page's first statement, and at most in a later one: twice as
+many as before, while rows are few."""
 
 SELECT_RECIPIENT = "SELECT id, suspended FROM consent.recipient WHERE key = %(key)s"
 SELECT_SIGMA = "SELECT sigma FROM consent.clock"
@@ -80,44 +85,53 @@ def _branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[s
     return form.format(table=table, kind=kind.value, joins=joins, columns=named)
 
 
-# Datastreams come in the order of their numbers, each by level, then by time: a page ends where
-# the loop over them stops. The outer ORDER BY says so of the few rows that are left.
+# Parties come in the order of their numbers, so do their Datastreams, each by level, then by time:
+# a page ends where the loop stops. The outer ORDER BY says so of the few rows that are left.
 SELECT_CHUNK = f"""
 WITH permit AS (
   SELECT p.*, d.decimals, l.step, l.longitude, l.latitude,
-         CASE WHEN p.datastream_id > %(datastream)s OR p.level > %(level)s THEN p.lower
-           WHEN p.level = %(level)s
+         CASE WHEN (p.party, p.datastream_id, p.level) > (%(party)s, %(datastream)s, %(level)s)
+             THEN p.lower
+           WHEN (p.party, p.datastream_id, p.level) = (%(party)s, %(datastream)s, %(level)s)
              THEN greatest(p.lower, consent.up(%(event)s::timestamptz + interval '1 us', l.step))
            ELSE p.upper END AS start
   FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
-                       %(properties)s, %(categories)s, %(span)s, %(datastream)s) AS p
+                       %(properties)s, %(categories)s, %(span)s, %(parties)s) AS p
   JOIN datastream d ON d.id = p.datastream_id JOIN consent.level l ON l.number = p.level
 ), page AS MATERIALIZED (
-  SELECT p.datastream_id, p.property, p.thing, p.unit, p.kind, p.subjects, p.grants, p.level, r.*
-  FROM (SELECT * FROM permit WHERE start < upper ORDER BY datastream_id, level, start) AS p
+  SELECT p.party, p.datastream_id, p.property, p.thing, p.unit, p.kind, p.subjects, p.grants,
+         p.level, r.*
+  FROM (SELECT * FROM permit WHERE start < upper ORDER BY party, datastream_id, level, start) AS p
   CROSS JOIN LATERAL ({" UNION ALL ".join(_branch(*each) for each in _BRANCHES)}) AS r
   LIMIT %(limit)s
 ), provided AS (
   INSERT INTO audit.provision
     (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)
   SELECT %(decision)s, subjects, %(sector)s, datastream_id, grants, count(*), min(event), max(event)
-  FROM (SELECT * FROM page ORDER BY datastream_id, level, event LIMIT %(limit)s - 1) AS delivered
+  FROM (SELECT * FROM page ORDER BY party, datastream_id, level, event
+        LIMIT %(limit)s - 1) AS delivered
   GROUP BY subjects, datastream_id, grants
 )
-SELECT datastream_id, property, thing, unit, kind, level, time, event, quality, result, text,
-       longitude, latitude, speed, course, document, subjects, ARRAY(
-         SELECT key FROM consent.subject s WHERE s.id = ANY(page.subjects) ORDER BY id) AS persons
-FROM page ORDER BY datastream_id, level, event
+SELECT party, datastream_id, property, thing, unit, kind, level, time, event, quality, result, text,
+       longitude, latitude, speed, course, document, subjects
+FROM page ORDER BY party, datastream_id, level, event
 """  # noqa: S608 - the parts are constants of this module
 
+# Who has not granted anything to a recipient is no party of its questions.
+SELECT_PARTIES = """
+SELECT p.id FROM consent.party p WHERE p.id >= %(party)s AND EXISTS (
+  SELECT FROM consent.party_member m JOIN consent.granted g ON g.subject = m.subject
+  WHERE m.party = p.id AND g.recipient = %(recipient)s AND g.ended IS NULL)
+ORDER BY p.id LIMIT %(parties_max)s
+"""
+SELECT_PARTIES_OF_PERSON = """
+SELECT m.party FROM consent.party_member m WHERE m.subject = %(person)s AND m.party >= %(party)s
+ORDER BY m.party LIMIT %(parties_max)s
+"""
 SELECT_STALE = """
 SELECT EXISTS (SELECT FROM consent.log WHERE sigma > %(sigma)s AND %(recipient)s = ANY(less)
                AND (subject IS NULL OR subject = ANY(%(subjects)s)))
 """
-
-
-Place = tuple[int, int, datetime]
-"""A row's place in the order of an answer: its Datastream, its level, its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +145,8 @@ class Question:
     span: Range[datetime]
     limit: int
     after: Place | None = None
+    person: int | None = None
+    """The number of the one person whom it is about; None: everyone."""
 
     def check(self) -> None:
         """CityError `invalid` for a code that the vocabulary does not have."""
@@ -188,25 +204,17 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
         sigma=sigma[0],
     )
     audit.record(connection, permitted)
-    properties, categories = question.reach()
-    datastream, level, event = question.after or (0, 0, None)
-    parameters = {
-        "recipient": found[0],
-        "purposes": list(PURPOSES.reaching(question.purpose)),
-        "above": list(PURPOSES.above(question.purpose)),
-        "operation": question.operation.value,
-        "sector": question.sector.name,
-        "properties": properties,
-        "categories": categories,
-        "span": question.span,
-        "datastream": datastream,
-        "level": level,
-        "event": event,
-        "limit": question.limit + 1,
-        "decision": permitted.id,
-    }
-    with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(SELECT_CHUNK.encode(), parameters, binary=True).fetchall()
+    rows: list[Row] = []
+    for scope in _batches(connection, found[0], permitted.id, question):
+        wanted = {
+            **scope,
+            "limit": question.limit + 1 - len(rows),
+            "deliver": question.limit - len(rows),
+        }
+        with connection.cursor(row_factory=dict_row) as cursor:
+            rows += cursor.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
+        if len(rows) > question.limit:
+            break
     page = rows[: question.limit]
     subjects = {subject for row in page for subject in row["subjects"]}
     last = page[-1] if len(rows) > question.limit else None
@@ -215,9 +223,42 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
         found[0],
         sigma[0],
         tuple(sorted(subjects)),
-        [_shown(row) for row in page],
-        (last["datastream_id"], last["level"], last["event"]) if last else None,
+        [shown(row) for row in page],
+        (last["party"], last["datastream_id"], last["level"], last["event"]) if last else None,
     )
+
+
+def _batches(
+    connection: Session, recipient: int, decision: UUID, question: Question
+) -> Iterator[dict[str, Any]]:
+    """The parameters of statement after statement, each for some parties, until there are none."""
+    properties, categories = question.reach()
+    party, datastream, level, event = question.after or (0, 0, 0, None)
+    scope = {
+        "recipient": recipient,
+        "purposes": list(PURPOSES.reaching(question.purpose)),
+        "above": list(PURPOSES.above(question.purpose)),
+        "operation": question.operation.value,
+        "sector": question.sector.name,
+        "properties": properties,
+        "categories": categories,
+        "span": question.span,
+        "party": party,
+        "datastream": datastream,
+        "level": level,
+        "event": event,
+        "decision": decision,
+        "person": question.person,
+    }
+    select = SELECT_PARTIES if question.person is None else SELECT_PARTIES_OF_PERSON
+    after, most = party, PARTIES[0]
+    while True:
+        wanted = {**scope, "party": after, "parties_max": most}
+        parties = [row[0] for row in connection.execute(select, wanted)]
+        if not parties:
+            return
+        yield {**scope, "parties": parties}
+        after, most = parties[-1] + 1, min(2 * most, PARTIES[1])
 
 
 def is_stale(connection: Session, chunk: Chunk) -> bool:
@@ -241,15 +282,15 @@ def wait_for_leases(connection: Session, recipients: Sequence[int]) -> None:
         connection.commit()
 
 
-def _shown(row: Row) -> Row:
-    """A row as the API tells it; its persons and Thing by their own names, for the mask."""
+def shown(row: Row) -> Row:
+    """A row as the API tells it; its persons by number and its Thing by name, for the mask."""
     return {
-        "persons": row["persons"],
+        "persons": row["subjects"],
         "thing": row["thing"],
         "property": row["property"],
         "unit": row["unit"],
         "phenomenon_time": row["time"],
-        "result": result_of(ResultKind(row["kind"]), row),
+        "result": result_of(row["kind"], row),
         "quality": row["quality"],
         "resolution": LEVELS[row["level"]].name,
     }

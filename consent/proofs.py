@@ -32,7 +32,7 @@ DELETE FROM audit.unsequenced WHERE ctid = ANY(ARRAY(
 SELECT_PROVISIONS = """
 SELECT p.id, p.salt, p.decision, p.sector, p.grants, p.rows, p.time_min, p.time_max,
        d.at, d.recipient, d.purpose, d.category, d.sigma, t.key AS thing, s.property,
-       ARRAY(SELECT key FROM consent.subject WHERE id = ANY(p.subjects) ORDER BY id) AS persons
+       p.subjects
 FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
 JOIN datastream s ON s.id = p.datastream_id JOIN thing t ON t.id = s.thing_id
 WHERE p.id = ANY(%(ids)s) ORDER BY d.at, p.id
@@ -110,8 +110,8 @@ def record_of(row: Row, mask: Mask) -> str:
         "purpose": row["purpose"],
         "category": row["category"],
         "sector": row["sector"],
-        "persons": [mask.name("person", person) for person in row["persons"]],
-        "thing": mask.name("thing", row["thing"]),
+        "persons": [mask.person(person) for person in row["subjects"]],
+        "thing": mask.thing(row["thing"]),
         "property": row["property"],
         "grants": row["grants"],
         "sigma": row["sigma"],

@@ -12,6 +12,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import domains
+from consent import personal
 from consent.levels import LEVELS
 from consent.personal import LEASE_SECONDS, Question, span_of
 from consent.vocabulary import Operation
@@ -348,6 +349,44 @@ def test_levels_are_the_same_in_both_languages(town: Town) -> None:
     for row, level in zip(rows, LEVELS, strict=True):
         assert row[:2] == (level.name, level.seconds)
         assert row[2:] == pytest.approx((level.latitude_degrees, level.longitude_degrees))
+
+
+def test_one_person_alone_is_read_by_the_name_that_the_recipient_knows(granted: Town) -> None:
+    granted.bind("watch", ["ken"], (DAY, None))
+    granted.bind("scale", ["ai", "ken"], (DAY, None))
+    granted.grant("ken")
+    granted.store(Row(("watch", "heart-rate"), DAY, 7.0))
+    granted.store(Row(("scale", "body-weight"), DAY, 8.0))
+    everyone = granted.ask("clinic")
+    assert len(everyone) == 8
+    by_name = {tuple(row["persons"]) for row in everyone}
+    assert sorted(map(len, by_name)) == [1, 1, 2]
+    for name in {name for names in by_name for name in names}:
+        alone = granted.ask("clinic", person=name)
+        assert alone == [row for row in everyone if name in row["persons"]]
+        assert granted.ask("clinic", limit=1, person=name) == alone
+    path = f"{PATH}?purpose=dpv:ServiceManagement&category=pd:MedicalHealth&person="
+    granted.register("gym")
+    for who, name in (("gym", everyone[0]["persons"][0]), ("clinic", "ai"), ("clinic", "a" * 39)):
+        answer = granted.send("GET", path + name, Role.RECIPIENT, who)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["name"] == "person"
+
+
+def test_pages_go_on_over_any_number_of_parties(town: Town, monkeypatch: Any) -> None:
+    """Several statements a page, and a page that ends within one."""
+    monkeypatch.setattr(personal, "PARTIES", (1, 2))
+    town.register("clinic")
+    for n in range(7):
+        town.bind(f"band-{n}", [f"person-{n}"], (DAY, None))
+        if n % 3:
+            town.grant(f"person-{n}")
+        for k in range(3):
+            time = DAY + timedelta(seconds=k)
+            town.store(Row((f"band-{n}", "heart-rate"), time, float(10 * n + k)))
+    wanted = [float(10 * n + k) for n in range(7) if n % 3 for k in range(3)]
+    for limit in (1, 2, 3, 5, 50):
+        assert [row["result"] for row in town.ask("clinic", limit)] == wanted
 
 
 def test_every_shape_is_reduced(town: Town) -> None:

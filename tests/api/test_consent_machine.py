@@ -280,7 +280,7 @@ class Machine(RuleBasedStateMachine):
         got = self.town.ask(recipient + self.mark, limit, **query)
         expected = self.oracle.answer(ask)
         mask = Mask(self.town.keys.secret, recipient + self.mark)
-        names = {t: mask.name("thing", t + self.mark) for t in THINGS}
+        names = {t: mask.thing(t + self.mark) for t in THINGS}
         assert sorted(
             (r["thing"], r["property"], r["resolution"], r["phenomenon_time"], r["result"])
             for r in got
@@ -290,11 +290,7 @@ class Machine(RuleBasedStateMachine):
         )
         persons = {(r["result"], tuple(sorted(r["persons"]))) for r in got}
         assert persons == {
-            (
-                value,
-                tuple(sorted(mask.name("person", p + self.mark) for p in self.who(stream, value))),
-            )
-            for stream, _, _, value in expected
+            (value, self.who(mask, stream, value)) for stream, _, _, value in expected
         }
         # Acts that take back show nothing that was not seen before.
         self.shown[0] += bool(expected)
@@ -305,12 +301,15 @@ class Machine(RuleBasedStateMachine):
             assert seen <= self.before[key]
         self.before[key] = seen
 
-    def who(self, stream: tuple[str, str], value: float) -> frozenset[str]:
+    def who(self, mask: Mask, stream: tuple[str, str], value: float) -> tuple[str, ...]:
+        """The persons of a row, as its recipient knows them."""
         row = next(r for r in self.oracle.rows if (r.stream, r.value) == (stream, value))
-        return next(
-            persons for thing, persons, window in self.oracle.bindings
+        persons = next(
+            persons
+            for thing, persons, window in self.oracle.bindings
             if thing == stream[0] and window[0] <= row.time < window[1]
-        )  # fmt: skip
+        )
+        return tuple(sorted(mask.person(self.town.number(p + self.mark)) for p in persons))
 
     @invariant()
     def agrees(self) -> None:

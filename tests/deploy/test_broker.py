@@ -19,7 +19,7 @@ from core.errors import CityError
 from core.tokens import Role
 from deploy import broker, child
 
-SECONDS = 5.0
+SECONDS = 20.0
 
 
 @dataclass
