@@ -5,6 +5,7 @@ in the same transaction, as a provision record by Datastream (Art. 29 and 30 of 
 Protection of Personal Information), before the rows are fetched from the server.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +37,8 @@ LEASE_SECONDS = 0.5
 PARTIES = (8, 256)
 """So many parties are looked at in a page's first statement, and at most in a later one: twice as
 many as before, while rows are few."""
+
+READ_SECONDS_MAX = 20.0
 
 SELECT_RECIPIENT = "SELECT id, suspended FROM consent.recipient WHERE key = %(key)s"
 SELECT_SIGMA = "SELECT sigma FROM consent.clock"
@@ -205,12 +208,11 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
     )
     audit.record(connection, permitted)
     rows: list[Row] = []
+    ends_at = time.monotonic() + READ_SECONDS_MAX
     for scope in _batches(connection, found[0], permitted.id, question):
-        wanted = {
-            **scope,
-            "limit": question.limit + 1 - len(rows),
-            "deliver": question.limit - len(rows),
-        }
+        if time.monotonic() > ends_at:
+            raise CityError("unavailable", "that took too long: ask for one person, or less time")
+        wanted = {**scope, "limit": question.limit + 1 - len(rows)}
         with connection.cursor(row_factory=dict_row) as cursor:
             rows += cursor.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
         if len(rows) > question.limit:

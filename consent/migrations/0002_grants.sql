@@ -36,7 +36,7 @@ ALTER TABLE consent.log ENABLE ALWAYS TRIGGER append_only_whole;
 
 -- Who may be granted anything.
 CREATE TABLE consent.recipient (
-  id integer PRIMARY KEY,  -- the σ of its registration
+  id integer PRIMARY KEY,  -- in the order of registration
   key text NOT NULL UNIQUE,  -- the `sub` of its tokens
   title_ja text NOT NULL,
   title_en text NOT NULL,
@@ -172,8 +172,9 @@ DECLARE
 BEGIN
   CASE entry.act
   WHEN 'REGISTER' THEN
-    INSERT INTO consent.recipient VALUES (entry.sigma, body->>'key', body->>'title_ja',
-      body->>'title_en', body->>'country', false)
+    INSERT INTO consent.recipient
+    SELECT coalesce(max(id), 0) + 1, body->>'key', body->>'title_ja', body->>'title_en',
+           body->>'country', false FROM consent.recipient
     ON CONFLICT (key) DO UPDATE SET title_ja = excluded.title_ja, title_en = excluded.title_en,
       country = excluded.country, suspended = false;
     -- Elsewhere now, perhaps: where its data may not be.
@@ -291,25 +292,30 @@ BEGIN
   RETURN found;
 END $$;
 
--- What one recipient may read for one purpose, at one moment: spans of Datastreams, each with the
--- level that it is to be reduced to. Of a span of several persons, each must permit it, and the
--- strictest counts; of several grants of one person the least strict does, else taking one back
--- could show more. Reduced, only steps that are over and wholly permitted count: else the edge of a
--- window would choose which of a step's observations is shown, and an open step would show each.
--- Categories come as pairs: an observed property, and a category whose grant reaches it. `above` is
--- the purpose with all above it, `purposes` those whose grant reaches it.
+-- What one recipient may read of some parties for one purpose, at one moment: spans of Datastreams,
+-- each with the level that it is to be reduced to. Each person of a span must permit it, and the
+-- strictest counts; of several grants of one person the least strict does, else taking one back could
+-- show more. Reduced, only steps that are over and wholly permitted count: else the edge of a window
+-- would choose which of a step's observations is shown, and an open step would show each. Categories
+-- come as pairs: an observed property, and a category whose grant reaches it. `above` is the purpose
+-- with all above it, `purposes` those whose grant reaches it. The plan is kept: planning took longer.
 CREATE FUNCTION consent.permits(
   of_recipient integer, purposes text[], above text[], operation text,
   of_sector text, properties text[], categories text[],
-  span tstzrange, after integer)
-RETURNS TABLE (datastream_id integer, kind text, unit text, property text, thing text,
+  span tstzrange, parties bigint[])
+RETURNS TABLE (party bigint, datastream_id integer, kind text, unit text, property text, thing text,
                subjects integer[], grants uuid[], level smallint,
                lower timestamptz, upper timestamptz)
-LANGUAGE sql STABLE SET plan_cache_mode = force_custom_plan AS $$
-  WITH live AS MATERIALIZED (
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY WITH live AS MATERIALIZED (
     SELECT g.grant_id, g.subject, g.category, g.event, g.level
-    FROM consent.granted g JOIN consent.recipient r ON r.id = g.recipient
-    WHERE g.ended IS NULL AND g.recipient = of_recipient AND g.operation = permits.operation
+    FROM (SELECT DISTINCT m.subject FROM consent.party_member m WHERE m.party = ANY(parties)) AS m
+    JOIN consent.granted g ON g.subject = m.subject AND g.recipient = of_recipient
+      AND g.ended IS NULL
+    JOIN consent.recipient r ON r.id = g.recipient
+    WHERE g.operation = permits.operation
       AND g.purpose = ANY(permits.purposes) AND g.category = ANY(permits.categories)
       AND g.valid @> clock_timestamp() AND g.event && permits.span
       AND NOT r.suspended AND r.country = ANY(g.countries)
@@ -320,11 +326,10 @@ LANGUAGE sql STABLE SET plan_cache_mode = force_custom_plan AS $$
   ), stream AS MATERIALIZED (
     SELECT d.id, d.kind, d.unit, d.property, split_part(d.property, '/', 1) AS name,
            t.key AS thing, b.party, b.event
-    FROM (SELECT DISTINCT m.party FROM live JOIN consent.party_member m USING (subject)) AS known
-    JOIN consent.binding b ON b.party = known.party AND b.event && permits.span
+    FROM consent.binding b
     JOIN thing t ON t.sector = b.sector AND t.key = b.thing
     JOIN datastream d ON d.thing_id = t.id
-    WHERE b.sector = of_sector AND d.id >= after
+    WHERE b.party = ANY(parties) AND b.event && permits.span AND b.sector = of_sector
       AND split_part(d.property, '/', 1) = ANY(permits.properties)
   ), held AS (
     SELECT s.id, s.party, s.event, m.subject, v.number AS level, v.step,
@@ -336,6 +341,9 @@ LANGUAGE sql STABLE SET plan_cache_mode = force_custom_plan AS $$
                JOIN live g ON g.category = p.category)
       ON p.name = s.name AND g.subject = m.subject AND g.event && s.event
     GROUP BY s.id, s.party, s.event, m.subject, v.number, v.step
+  ), given AS (
+    SELECT h.id, h.party, h.event, array_agg(DISTINCT g ORDER BY g) AS grants
+    FROM held h CROSS JOIN unnest(h.grants) AS g GROUP BY h.id, h.party, h.event
   ), joint AS (
     SELECT id, party, event, level, step, array_agg(DISTINCT subject) AS subjects,
            range_intersect_agg(times) * CASE WHEN step = '0' THEN tstzmultirange(tstzrange(NULL, NULL))
@@ -347,14 +355,12 @@ LANGUAGE sql STABLE SET plan_cache_mode = force_custom_plan AS $$
              lag(times, 1, '{}') OVER (PARTITION BY id, party, event ORDER BY level), step) AS times
     FROM joint
   )
-  SELECT s.id, s.kind, s.unit, s.property, s.thing, a.subjects,
-         ARRAY(SELECT DISTINCT g FROM held h CROSS JOIN unnest(h.grants) g
-               WHERE h.id = a.id AND h.event = a.event ORDER BY g),
-         a.level, coalesce(lower(piece), '-infinity'), coalesce(upper(piece), 'infinity')
-  FROM apart a JOIN stream s USING (id, party, event)
+  SELECT s.party, s.id, s.kind, s.unit, s.property, s.thing, a.subjects,
+         i.grants, a.level, coalesce(lower(piece), '-infinity'), coalesce(upper(piece), 'infinity')
+  FROM apart a JOIN stream s USING (id, party, event) JOIN given i USING (id, party, event)
   CROSS JOIN LATERAL unnest(a.times * tstzmultirange(tstzrange(
-    consent.up(lower(permits.span), a.step), consent.up(upper(permits.span), a.step)))) AS piece
-$$;
+    consent.up(lower(permits.span), a.step), consent.up(upper(permits.span), a.step)))) AS piece;
+END $$;
 
 -- One delivery to a recipient (Art. 29 and 30 of the Act on the Protection of Personal Information):
 -- the decision is audit.decision's, with the same id; its items say whose data of which times.

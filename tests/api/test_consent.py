@@ -147,8 +147,9 @@ def test_property_5_names_and_cursors_are_one_recipients(granted: Town) -> None:
 def test_property_6_nothing_leaves_once_a_revocation_has_answered(granted: Town) -> None:
     """Readers as fast as they can, one revoke after the other."""
     rounds, readers = 40, 4
-    revoked_at: list[float] = []
-    state = {"grant": FIRST, "stop": False}
+    shut: list[int | None] = [None]
+    """The round in which nothing may be seen, while it lasts."""
+    stop = threading.Event()
     leaks: list[str] = []
     reads = [0]
 
@@ -156,29 +157,28 @@ def test_property_6_nothing_leaves_once_a_revocation_has_answered(granted: Town)
         path = f"{PATH}?purpose=dpv:ServiceManagement&category=pd:MedicalHealth"
         with httpx.Client(timeout=30) as client:
             headers = granted.headers(Role.RECIPIENT, "clinic")
-            while not state["stop"]:
-                shut = state["grant"] == ""
+            while not stop.is_set():
+                before = shut[0]
                 answer = client.get(granted.served.url + path, headers=headers)
                 assert answer.status_code in (200, 503), answer.text  # 503: a machine too slow
                 reads[0] += 1
                 rows = answer.json().get("observations")
-                if shut and rows and state["grant"] == "":
+                if rows and before is not None and shut[0] == before:
                     leaks.append(answer.text)
 
     threads = [threading.Thread(target=read) for _ in range(readers)]
     for thread in threads:
         thread.start()
     try:
+        name = FIRST
         for number in range(rounds):
-            assert granted.revoke("ai", str(state["grant"])).status_code == 200
-            state["grant"] = ""
-            revoked_at.append(number)
+            assert granted.revoke("ai", name).status_code == 200
+            shut[0] = number
             assert granted.ask("clinic") == []
-            name = str(uuid4())
+            shut[0], name = None, str(uuid4())
             assert granted.grant("ai", name).status_code == 200
-            state["grant"] = name
     finally:
-        state["stop"] = True
+        stop.set()
         for thread in threads:
             thread.join()
     assert leaks == []
