@@ -14,7 +14,6 @@ from statistics import median
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg.rows import dict_row
 
 import domains
 from benchmarks.result import Goal, Result
@@ -68,11 +67,9 @@ FILL = (
 DAY = f"{YEAR}-01-02 00:00+00"
 # The same rows in the same order, joined to what their answer needs, without a person's say.
 SELECT_WITHOUT = """
-SELECT 1 AS party, d.id AS datastream_id, d.property, t.key AS thing, d.unit, d.kind, 0 AS level,
-       o.phenomenon_time AS time, o.phenomenon_time AS event, o.quality,
-       served(o.result, d.decimals) AS result, NULL::text AS text, NULL::float8 AS longitude,
-       NULL::float8 AS latitude, NULL::float8 AS speed, NULL::float8 AS course,
-       NULL::jsonb AS document, ARRAY[1] AS subjects
+SELECT 1, d.id, 0, o.phenomenon_time, ARRAY[1], t.key, d.property, d.unit, o.phenomenon_time,
+       o.quality, d.kind, served(o.result, d.decimals), NULL::text, NULL::float8, NULL::float8,
+       NULL::float8, NULL::float8, NULL::jsonb
 FROM (SELECT * FROM datastream ORDER BY id) d JOIN thing t ON t.id = d.thing_id
 CROSS JOIN LATERAL (
   SELECT * FROM personal.observation o WHERE o.datastream_id = d.id
@@ -148,8 +145,7 @@ def bulk(gate: Gate, url: str, times: int, limit: int) -> tuple[list[float], lis
 
         def without() -> None:
             scope = {"limit": limit + 1, "after": 0}
-            with session.cursor(row_factory=dict_row) as cursor:
-                rows = cursor.execute(SELECT_WITHOUT, scope, binary=True).fetchall()
+            rows = session.execute(SELECT_WITHOUT, scope, binary=True).fetchall()
             session.commit()
             if len([personal.shown(row) for row in rows]) < limit:
                 raise RuntimeError(f"{len(rows)} of {limit} rows")

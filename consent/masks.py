@@ -7,7 +7,9 @@ what lies between two pages (docs/consent.md).
 import base64
 import hmac
 import os
+from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
@@ -29,13 +31,16 @@ class Mask:
         self._names = hmac.digest(key, b"names", "sha256")
         self._persons = AESSIV(hmac.digest(key, b"persons", "sha512"))
         self._cursors = AESGCM(hmac.digest(key, b"cursors", "sha256"))
-
-    def thing(self, key: str) -> str:
+        # A mask lives as long as one answer, whose rows repeat few names.
+        self.thing: Callable[[str], str] = cache(self._thing)
         """What stands for a Thing, always the same."""
+        self.person: Callable[[int], str] = cache(self._person)
+        """What stands for a person, always the same (AES-SIV, RFC 5297)."""
+
+    def _thing(self, key: str) -> str:
         return _name(hmac.digest(self._names, key.encode(), "sha256")[:NAME_BYTES])
 
-    def person(self, number: int) -> str:
-        """What stands for a person, always the same (AES-SIV, RFC 5297)."""
+    def _person(self, number: int) -> str:
         return _name(self._persons.encrypt(number.to_bytes(8, "big"), None))
 
     def person_of(self, name: str) -> int:

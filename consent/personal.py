@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 from psycopg.types.range import Range
 
 from consent import audit
@@ -39,6 +38,8 @@ PARTIES = (8, 256)
 many as before, while rows are few."""
 
 READ_SECONDS_MAX = 20.0
+SUBJECTS = 4
+"""The columns of a row before its subjects are its place."""
 
 SELECT_RECIPIENT = "SELECT id, suspended FROM consent.recipient WHERE key = %(key)s"
 SELECT_SIGMA = "SELECT sigma FROM consent.clock"
@@ -115,8 +116,8 @@ WITH permit AS (
         LIMIT %(limit)s - 1) AS delivered
   GROUP BY subjects, datastream_id, grants
 )
-SELECT party, datastream_id, property, thing, unit, kind, level, time, event, quality, result, text,
-       longitude, latitude, speed, course, document, subjects
+SELECT party, datastream_id, level, event, subjects, thing, property, unit, time, quality, kind,
+       result, text, longitude, latitude, speed, course, document
 FROM page ORDER BY party, datastream_id, level, event
 """  # noqa: S608 - the parts are constants of this module
 
@@ -207,18 +208,17 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
         sigma=sigma[0],
     )
     audit.record(connection, permitted)
-    rows: list[Row] = []
+    rows: list[tuple[Any, ...]] = []
     ends_at = time.monotonic() + READ_SECONDS_MAX
     for scope in _batches(connection, found[0], permitted.id, question):
         if time.monotonic() > ends_at:
             raise CityError("unavailable", "that took too long: ask for one person, or less time")
         wanted = {**scope, "limit": question.limit + 1 - len(rows)}
-        with connection.cursor(row_factory=dict_row) as cursor:
-            rows += cursor.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
+        rows += connection.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
         if len(rows) > question.limit:
             break
     page = rows[: question.limit]
-    subjects = {subject for row in page for subject in row["subjects"]}
+    subjects = {subject for row in page for subject in row[SUBJECTS]}
     last = page[-1] if len(rows) > question.limit else None
     return Chunk(
         permitted.id,
@@ -226,7 +226,7 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
         sigma[0],
         tuple(sorted(subjects)),
         [shown(row) for row in page],
-        (last["party"], last["datastream_id"], last["level"], last["event"]) if last else None,
+        last[:SUBJECTS] if last else None,
     )
 
 
@@ -284,15 +284,20 @@ def wait_for_leases(connection: Session, recipients: Sequence[int]) -> None:
         connection.commit()
 
 
-def shown(row: Row) -> Row:
+def shown(row: tuple[Any, ...]) -> Row:
     """A row as the API tells it; its persons by number and its Thing by name, for the mask."""
+    _, _, level, _, subjects, thing, name, unit, time, quality, kind, *values = row
     return {
-        "persons": row["subjects"],
-        "thing": row["thing"],
-        "property": row["property"],
-        "unit": row["unit"],
-        "phenomenon_time": row["time"],
-        "result": result_of(row["kind"], row),
-        "quality": row["quality"],
-        "resolution": LEVELS[row["level"]].name,
+        "persons": subjects,
+        "thing": thing,
+        "property": name,
+        "unit": unit,
+        "phenomenon_time": time,
+        "result": values[0] if kind == ResultKind.NUMBER else _result(kind, values),
+        "quality": quality,
+        "resolution": LEVELS[level].name,
     }
+
+
+def _result(kind: str, values: Sequence[Any]) -> Any:
+    return result_of(kind, dict(zip(_NONE, values, strict=True)))
