@@ -225,7 +225,8 @@ def of_decisions(
     yield Result(
         f"consent_decision_p50_{label}", middles[count], "ms", (taken[0], taken[-1]),
         ratio=middles[count] / middles[small], ratio_to=f"the same at {small:,} grants",
-        goal=Goal("ratio", maximum=1.5), note=f"{len(taken)} decisions about {READERS:,} persons at most, at {count:,} grants",
+        goal=Goal("ratio", maximum=1.5),
+        note=f"{len(taken)} decisions about {READERS:,} persons at most, at {count:,} grants",
     )  # fmt: skip
     yield Result(
         f"consent_decision_p99_{label}", at(taken, 0.99), "ms", goal=Goal("value", maximum=5.0)
