@@ -53,7 +53,7 @@ FROM consent.objected o LEFT JOIN consent.recipient r ON r.id = o.recipient WHER
 """
 SELECT_BINDING = """
 SELECT b.sector, b.thing, lower(b.event) AS event_from, upper(b.event) AS event_to,
-       ARRAY(SELECT key FROM consent.subject WHERE id = ANY(p.subjects) ORDER BY key) AS persons
+       ARRAY(SELECT key FROM consent.subject WHERE id = ANY(p.subjects)) AS persons
 FROM consent.binding b JOIN consent.party p ON p.id = b.party WHERE b.id = %(id)s
 """
 SELECT_REGISTERED = (
@@ -90,10 +90,8 @@ class Terms:
 def put_grant(connection: Session, principal: Principal, grant: UUID, terms: Terms) -> Written:
     """Grant, or narrow the grant of this id; what is granted already is no new act."""
     subject = _subject(connection, principal)
-    if terms.purpose not in PURPOSES:
-        raise invalid("purpose", f"{terms.purpose!r} is not in the vocabulary of purposes")
-    if terms.category not in CATEGORIES:
-        raise invalid("category", f"{terms.category!r} is not in the vocabulary of categories")
+    PURPOSES.check("purpose", terms.purpose)
+    CATEGORIES.check("category", terms.category)
     now = _one(connection, SELECT_NOW)
     before = _row(connection, SELECT_GRANT, grant=grant)
     if before is not None and (before["subject"] != subject or before["ended"] is not None):
@@ -143,8 +141,8 @@ def put_objection(
 ) -> Written:
     """Object to a recipient (None: any) and a purpose with all below it (None: any)."""
     subject = _subject(connection, principal)
-    if purpose is not None and purpose not in PURPOSES:
-        raise invalid("purpose", f"{purpose!r} is not in the vocabulary of purposes")
+    if purpose is not None:
+        PURPOSES.check("purpose", purpose)
     before = _row(connection, SELECT_OBJECTION, id=objection)
     if before is not None:
         if (before["subject"], before["recipient"], before["purpose"]) != (
@@ -175,7 +173,7 @@ def put_binding(
     said = (sector, thing, event_from, event_to, sorted(set(persons)))
     before = _row(connection, SELECT_BINDING, id=binding)
     if before is not None:
-        if tuple(before.values()) != said:
+        if (*list(before.values())[:-1], sorted(before["persons"])) != said:
             raise CityError("conflict", "another binding has this id")
         return Written(0, _one(connection, SELECT_NOW))
     subjects = [_one(connection, SELECT_SUBJECT, key=person) for person in sorted(set(persons))]

@@ -20,7 +20,7 @@ from consent.levels import LEVELS
 from consent.masks import Place
 from consent.results import Row, result_of
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation
-from core.errors import CityError, invalid
+from core.errors import CityError
 from core.sector import Sector
 from core.sensorthings import ResultKind
 from core.tokens import Principal
@@ -154,10 +154,8 @@ class Question:
 
     def check(self) -> None:
         """CityError `invalid` for a code that the vocabulary does not have."""
-        if self.purpose not in PURPOSES:
-            raise invalid("purpose", f"{self.purpose!r} is not in the vocabulary of purposes")
-        if self.category not in CATEGORIES:
-            raise invalid("category", f"{self.category!r} is not in the vocabulary of categories")
+        PURPOSES.check("purpose", self.purpose)
+        CATEGORIES.check("category", self.category)
 
     def reach(self) -> tuple[list[str], list[str]]:
         """Pairs: an observed property that is asked for, and a category whose grant reaches it."""

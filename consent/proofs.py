@@ -77,8 +77,11 @@ def sequence(connection: Session, signer: Signer, secret: bytes) -> int:
     with connection.cursor(row_factory=dict_row) as cursor:
         ids = [row[0] for row in taken]
         rows = cursor.execute(SELECT_PROVISIONS.encode(), {"ids": ids}).fetchall()
+    if len(rows) != len(taken):
+        raise CityError("unavailable", "a provision record lacks its Datastream or its decision")
     size = _size(connection)
-    records = [record_of(row, Mask(secret, row["recipient"])) for row in rows]
+    masks = {row["recipient"]: Mask(secret, row["recipient"]) for row in rows}
+    records = [record_of(row, masks[row["recipient"]]) for row in rows]
     leaves = [commitment(row["salt"], text) for row, text in zip(rows, records, strict=True)]
     edge = nodes_of(connection)(merkle.peaks(size))
     made = list(merkle.appended(size, leaves, edge))

@@ -6,7 +6,7 @@ import threading
 from consent.gate import Gate
 from consent.proofs import LEAVES_MAX
 from consent.receipts import Signer
-from core.errors import CityError, brief
+from core.errors import brief
 
 log = logging.getLogger("chimata.consent")
 
@@ -27,7 +27,7 @@ class Sequencer(threading.Thread):
         while more or not self._stopping.wait(TURN_SECONDS):
             try:
                 more = self._gate.sequence(self._signer, self._secret) == LEAVES_MAX
-            except CityError as error:
+            except Exception as error:  # noqa: BLE001 - without this thread nothing is provable
                 more = False
                 log.warning("disclosures have no places yet, will retry: %s", brief(error))
 

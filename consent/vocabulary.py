@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.errors import invalid
+
 VERSION = "dpv-2.3/chimata-1"
 PREFIXES = {
     "dpv": "https://w3id.org/dpv#",
@@ -160,6 +162,11 @@ class Tree:
 
     def __contains__(self, code: object) -> bool:
         return code in self.terms
+
+    def check(self, field: str, code: str) -> None:
+        """CityError `invalid` for a code that nobody can grant or ask for."""
+        if code not in self.terms:
+            raise invalid(field, f"{code!r} is not in /v1/consent/vocabulary")
 
     def reaching(self, code: str) -> tuple[str, ...]:
         """The codes of which a grant permits this one, itself first; none for an unknown one."""
