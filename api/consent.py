@@ -10,8 +10,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from api import problems
 from api.fields import NO_CONTROL, KnownSector, ThingId
 from consent import door, grants
-from consent.grants import Terms, Written
+from consent.grants import Terms
 from consent.levels import LEVELS
+from consent.log import Written
 from consent.results import Row
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation, Tree
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Request, Response
 
 from consent.gate import Gate, PermittedConnection
-from consent.grants import Written
+from consent.log import Written
 from core.sector import Sector
 from core.storage.pool import Session
 from core.tokens import Principal, load_secret, signing_key

@@ -27,7 +27,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequest
 from consent import audit, personal, proofs
 from consent.columns import Column, column_of
 from consent.decide import READ_OWN, READ_PERSONAL, classes_of, handled_by_class
-from consent.grants import Written
+from consent.log import Written
 from consent.personal import Chunk, Question
 from consent.receipts import Signer
 from core.errors import CityError, invalid

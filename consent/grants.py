@@ -5,33 +5,36 @@ gate's role, in which the act is the last statement; CityError `conflict`, `inva
 says why there is none.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
-from psycopg import Connection
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
-
 from consent.levels import NUMBERS
+from consent.log import (
+    SELECT_NOW,
+    Session,
+    Written,
+    check_window,
+    explained,
+    one,
+    row,
+    rows,
+    subject_of,
+    unchanged,
+    window,
+    write,
+)
 from consent.results import Row
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation
-from core.errors import CityError, brief, invalid
+from core.errors import CityError
 from core.tokens import Principal
-
-Session = Connection[tuple[Any, ...]]
 
 GRANTS_MAX = 10_000
 
 # ruff: noqa: S608 - the parts are constants of this module
 
-WRITE = "SELECT * FROM consent.write(%(act)s, %(subject)s, %(actor)s, %(kind)s, %(body)s)"
-SELECT_SUBJECT = "SELECT consent.subject_of(%(key)s)"
-SELECT_NOW = "SELECT clock_timestamp()"
 SELECT_RECIPIENT = "SELECT id FROM consent.recipient WHERE key = %(key)s AND NOT suspended"
 _FORM = """
 SELECT g.grant_id, g.sigma, g.given, g.ended, g.subject, r.key AS recipient, r.title_ja, r.title_en,
@@ -62,15 +65,6 @@ SELECT_REGISTERED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What an act became: its number, its time, and the recipients who may see less since."""
-
-    sigma: int
-    at: datetime
-    less: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Terms:
     """What a person grants. Times left out: from the grant on; `event_to` left out: no end."""
 
@@ -89,47 +83,47 @@ class Terms:
 
 def put_grant(connection: Session, principal: Principal, grant: UUID, terms: Terms) -> Written:
     """Grant, or narrow the grant of this id; what is granted already is no new act."""
-    subject = _subject(connection, principal)
+    subject = subject_of(connection, principal.subject)
     PURPOSES.check("purpose", terms.purpose)
     CATEGORIES.check("category", terms.category)
-    now = _one(connection, SELECT_NOW)
-    before = _row(connection, SELECT_GRANT, grant=grant)
+    now = one(connection, SELECT_NOW)
+    before = row(connection, SELECT_GRANT, grant=grant)
     if before is not None and (before["subject"] != subject or before["ended"] is not None):
         raise CityError("conflict", "this id was used before: give a new grant a new one")
     began = {
         name: given or (before[name] if before else now)
         for name, given in (("valid_from", terms.valid_from), ("event_from", terms.event_from))
     }
-    _check_window("event", began["event_from"], terms.event_to)
-    _check_window("valid", began["valid_from"], terms.valid_to)
+    check_window("event", began["event_from"], terms.event_to)
+    check_window("valid", began["valid_from"], terms.valid_to)
     body = {
         "grant": str(grant),
-        "recipient": _one(connection, SELECT_RECIPIENT, key=terms.recipient, field="recipient"),
+        "recipient": one(connection, SELECT_RECIPIENT, key=terms.recipient, field="recipient"),
         "purpose": terms.purpose,
         "category": terms.category,
         "operation": terms.operation.value,
-        "event": _range(began["event_from"], terms.event_to),
-        "valid": _range(began["valid_from"], terms.valid_to),
+        "event": window(began["event_from"], terms.event_to),
+        "valid": window(began["valid_from"], terms.valid_to),
         "level": NUMBERS[terms.resolution],
         "countries": sorted(set(terms.countries)),
         "notice": terms.notice,
     }
     if before is not None and _says(before, body, terms):
         return Written(before["sigma"], now)
-    with _explained("grant"):
-        return _write(connection, "NARROW" if before else "GRANT", subject, principal, body)
+    with explained("grant"):
+        return write(connection, "NARROW" if before else "GRANT", principal, body, subject=subject)
 
 
 def revoke(connection: Session, principal: Principal, grant: UUID) -> Written:
     """End a grant of the person; one that has ended is ended still."""
-    subject = _subject(connection, principal)
-    before = _row(connection, SELECT_GRANT, grant=grant)
+    subject = subject_of(connection, principal.subject)
+    before = row(connection, SELECT_GRANT, grant=grant)
     if before is None or before["subject"] != subject:
         raise CityError("not-found", f"there is no grant {grant} of yours")
     if before["ended"] is not None:
-        return Written(before["ended"], _one(connection, SELECT_NOW))
-    with _explained("grant"):
-        return _write(connection, "REVOKE", subject, principal, {"grant": str(grant)})
+        return unchanged(connection, before["ended"])
+    with explained("grant"):
+        return write(connection, "REVOKE", principal, {"grant": str(grant)}, subject=subject)
 
 
 def put_objection(
@@ -140,22 +134,22 @@ def put_objection(
     purpose: str | None,
 ) -> Written:
     """Object to a recipient (None: any) and a purpose with all below it (None: any)."""
-    subject = _subject(connection, principal)
+    subject = subject_of(connection, principal.subject)
     if purpose is not None:
         PURPOSES.check("purpose", purpose)
-    before = _row(connection, SELECT_OBJECTION, id=objection)
+    before = row(connection, SELECT_OBJECTION, id=objection)
     if before is not None:
         if (before["subject"], before["recipient"], before["purpose"]) != (
             subject, recipient, purpose,
         ):  # fmt: skip
             raise CityError("conflict", "another objection has this id")
-        return Written(before["sigma"], _one(connection, SELECT_NOW))
+        return unchanged(connection, before["sigma"])
     number = (
-        _one(connection, SELECT_RECIPIENT, key=recipient, field="recipient") if recipient else None
+        one(connection, SELECT_RECIPIENT, key=recipient, field="recipient") if recipient else None
     )
     body = {"objection": str(objection), "recipient": number, "purpose": purpose}
-    with _explained("objection"):
-        return _write(connection, "OBJECT", subject, principal, body)
+    with explained("objection"):
+        return write(connection, "OBJECT", principal, body, subject=subject)
 
 
 def put_binding(
@@ -169,29 +163,29 @@ def put_binding(
     event_to: datetime | None,
 ) -> Written:
     """Say whom a Thing's observations of a span of time describe: once for each moment."""
-    _check_window("event", event_from, event_to)
+    check_window("event", event_from, event_to)
     said = (sector, thing, event_from, event_to, sorted(set(persons)))
-    before = _row(connection, SELECT_BINDING, id=binding)
+    before = row(connection, SELECT_BINDING, id=binding)
     if before is not None:
         if (*list(before.values())[:-1], sorted(before["persons"])) != said:
             raise CityError("conflict", "another binding has this id")
-        return Written(0, _one(connection, SELECT_NOW))
-    subjects = [_one(connection, SELECT_SUBJECT, key=person) for person in sorted(set(persons))]
+        return unchanged(connection)
+    subjects = [subject_of(connection, person) for person in sorted(set(persons))]
     body = {
         "binding": str(binding),
         "sector": sector,
         "thing": thing,
         "subjects": subjects,
-        "event": _range(event_from, event_to),
+        "event": window(event_from, event_to),
     }
-    with _explained("event"):
-        return _write(connection, "BIND", None, principal, body)
+    with explained("event"):
+        return write(connection, "BIND", principal, body)
 
 
 def end_binding(connection: Session, principal: Principal, binding: UUID) -> Written:
     """End a binding now: what its Thing observed until now describes the same persons for ever."""
-    with _explained("binding"):
-        return _write(connection, "UNBIND", None, principal, {"binding": str(binding)})
+    with explained("binding"):
+        return write(connection, "UNBIND", principal, {"binding": str(binding)})
 
 
 def put_recipient(
@@ -203,46 +197,23 @@ def put_recipient(
     country: str,
 ) -> Written:
     """Register a recipient, change what is said of it, or end its suspension."""
-    before = _row(connection, SELECT_REGISTERED, key=key)
+    before = row(connection, SELECT_REGISTERED, key=key)
     if before is not None and tuple(before.values()) == (title_ja, title_en, country, False):
-        return Written(0, _one(connection, SELECT_NOW))
+        return unchanged(connection)
     body = {"key": key, "title_ja": title_ja, "title_en": title_en, "country": country}
-    return _write(connection, "REGISTER", None, principal, body)
+    return write(connection, "REGISTER", principal, body)
 
 
 def suspend_recipient(connection: Session, principal: Principal, key: str) -> Written:
     """Let a recipient read nothing until it is registered again."""
-    if _row(connection, SELECT_REGISTERED, key=key) is None:
+    if row(connection, SELECT_REGISTERED, key=key) is None:
         raise CityError("not-found", f"there is no recipient {key!r}")
-    return _write(connection, "SUSPEND", None, principal, {"key": key})
+    return write(connection, "SUSPEND", principal, {"key": key})
 
 
 def select_grants(connection: Session, principal: Principal) -> list[Row]:
     """Every grant of the person as it is now, the newest first."""
-    scope = {"person": principal.subject, "limit": GRANTS_MAX}
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(SELECT_GRANTS.encode(), scope).fetchall()
-
-
-def _write(
-    connection: Session, act: str, subject: int | None, principal: Principal, body: dict[str, Any]
-) -> Written:
-    entry = {
-        "act": act,
-        "subject": subject,
-        "actor": principal.name,
-        "kind": "operator" if subject is None else "self",
-        "body": Jsonb(body),
-    }
-    row = connection.execute(WRITE, entry).fetchone()
-    if row is None:
-        raise CityError("unavailable", "the log of consent has no clock")
-    return Written(row[0], row[1], tuple(row[2]))
-
-
-def _subject(connection: Session, principal: Principal) -> int:
-    number: int = _one(connection, SELECT_SUBJECT, key=principal.subject)
-    return number
+    return rows(connection, SELECT_GRANTS, person=principal.subject, limit=GRANTS_MAX)
 
 
 def _says(before: Row, body: dict[str, Any], terms: Terms) -> bool:
@@ -250,48 +221,9 @@ def _says(before: Row, body: dict[str, Any], terms: Terms) -> bool:
     return (
         before["recipient"] == terms.recipient
         and all(before[name] == body[name] for name in ("purpose", "category", "operation"))
-        and _range(before["event_from"], before["event_to"]) == body["event"]
-        and _range(before["valid_from"], before["valid_to"]) == body["valid"]
+        and window(before["event_from"], before["event_to"]) == body["event"]
+        and window(before["valid_from"], before["valid_to"]) == body["valid"]
         and before["level"] == body["level"]
         and sorted(before["countries"]) == body["countries"]
         and before["notice"] == body["notice"]
     )
-
-
-def _check_window(name: str, lower: datetime, upper: datetime | None) -> None:
-    if upper is not None and upper <= lower:
-        raise invalid(f"{name}_to", f"must be after {name}_from, {lower.isoformat()}")
-
-
-def _range(lower: datetime, upper: datetime | None) -> str:
-    return f"[{lower.isoformat()},{upper.isoformat() if upper else ''})"
-
-
-def _row(connection: Session, query: str, **parameters: Any) -> Row | None:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchone()
-
-
-def _one(connection: Session, query: str, *, field: str = "", **parameters: Any) -> Any:
-    """The single value of a query; CityError `invalid` for the field that finds nothing."""
-    row = connection.execute(query.encode(), parameters).fetchone()
-    if row is None:
-        raise invalid(field, "is not registered")
-    return row[0]
-
-
-@contextmanager
-def _explained(field: str) -> Iterator[None]:
-    """What the log refuses, in the words of the API."""
-    try:
-        yield
-    except psycopg.errors.ExclusionViolation as error:
-        raise CityError(
-            "conflict", "the Thing is bound at that time: a moment is bound once"
-        ) from error
-    except psycopg.errors.UniqueViolation as error:
-        raise CityError("conflict", "this id was used before") from error
-    except psycopg.errors.NoDataFound as error:
-        raise CityError("not-found", f"there is no such {field}, or it has ended") from error
-    except psycopg.errors.CheckViolation as error:
-        raise CityError("conflict", f"{field}: {brief(error)}: give a new one") from error
