@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 from psycopg.types.range import Range
 
 from consent import audit
@@ -33,16 +36,15 @@ BARRIER = 0x47415445
 LEASE_SECONDS = 0.5
 """From its recheck to the socket a chunk may take so long; at twice that the server ends it."""
 
-PARTIES = (8, 256)
+PARTIES = (16, 256)
 """So many parties are looked at in a page's first statement, and at most in a later one: twice as
 many as before, while rows are few."""
 
 READ_SECONDS_MAX = 20.0
-SUBJECTS = 4
-"""The columns of a row before its subjects are its place."""
-
-SELECT_RECIPIENT = "SELECT id, suspended FROM consent.recipient WHERE key = %(key)s"
-SELECT_SIGMA = "SELECT sigma FROM consent.clock"
+SELECT_RECIPIENT = """
+SELECT r.id, c.sigma FROM consent.recipient r CROSS JOIN consent.clock c
+WHERE r.key = %(key)s AND NOT r.suspended
+"""
 
 _EXACT = """
   (SELECT o.phenomenon_time AS time, o.phenomenon_time AS event, o.quality, {columns}
@@ -65,6 +67,12 @@ _NONE = {
     "speed": "NULL::float8",
     "course": "NULL::float8",
     "document": "NULL::jsonb",
+}
+_PERMIT = {
+    **_NONE,
+    "document": "jsonb_build_object('party', party, 'datastream_id', datastream_id, 'level', level,"
+    " 'subjects', subjects, 'grants', grants, 'thing', thing, 'property', property, 'unit', unit,"
+    " 'kind', kind)",
 }
 _NUMBER = {"result": "served(o.result, p.decimals)"}
 _CATEGORY, _TEXT = "JOIN category c ON c.code = o.result::integer", {"text": "c.text"}
@@ -90,10 +98,11 @@ def _branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[s
 
 
 # Parties come in the order of their numbers, so do their Datastreams, each by level, then by time:
-# a page ends where the loop stops. The outer ORDER BY says so of the few rows that are left.
+# a page ends where the loop stops. What a permit's rows share is said once, as a row of its own.
 SELECT_CHUNK = f"""
-WITH permit AS (
+WITH permit AS MATERIALIZED (
   SELECT p.*, d.decimals, l.step, l.longitude, l.latitude,
+         row_number() OVER (ORDER BY p.party, p.datastream_id, p.level, p.lower) AS number,
          CASE WHEN (p.party, p.datastream_id, p.level) > (%(party)s, %(datastream)s, %(level)s)
              THEN p.lower
            WHEN (p.party, p.datastream_id, p.level) = (%(party)s, %(datastream)s, %(level)s)
@@ -102,24 +111,25 @@ WITH permit AS (
   FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
                        %(properties)s, %(categories)s, %(span)s, %(parties)s) AS p
   JOIN datastream d ON d.id = p.datastream_id JOIN consent.level l ON l.number = p.level
-), page AS MATERIALIZED (
-  SELECT p.party, p.datastream_id, p.property, p.thing, p.unit, p.kind, p.subjects, p.grants,
-         p.level, r.*
-  FROM (SELECT * FROM permit WHERE start < upper ORDER BY party, datastream_id, level, start) AS p
-  CROSS JOIN LATERAL ({" UNION ALL ".join(_branch(*each) for each in _BRANCHES)}) AS r
-  LIMIT %(limit)s
-), provided AS (
-  INSERT INTO audit.provision
-    (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)
-  SELECT %(decision)s, subjects, %(sector)s, datastream_id, grants, count(*), min(event), max(event)
-  FROM (SELECT * FROM page ORDER BY party, datastream_id, level, event
-        LIMIT %(limit)s - 1) AS delivered
-  GROUP BY subjects, datastream_id, grants
 )
-SELECT party, datastream_id, level, event, subjects, thing, property, unit, time, quality, kind,
-       result, text, longitude, latitude, speed, course, document
-FROM page ORDER BY party, datastream_id, level, event
+SELECT number, NULL AS event, NULL AS time, NULL AS quality, {", ".join(_PERMIT.values())}
+FROM permit WHERE start < upper
+UNION ALL (
+  SELECT p.number, r.event, r.time, r.quality, {", ".join(f"r.{name}" for name in _NONE)}
+  FROM (SELECT * FROM permit WHERE start < upper ORDER BY number) AS p
+  CROSS JOIN LATERAL ({" UNION ALL ".join(_branch(*each) for each in _BRANCHES)}) AS r
+  LIMIT %(limit)s)
 """  # noqa: S608 - the parts are constants of this module
+INSERT_PROVISIONS = """
+INSERT INTO audit.provision
+  (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)
+SELECT %(decision)s, subjects, %(sector)s, datastream_id, grants,
+       sum(rows), min(time_min), max(time_max)
+FROM jsonb_to_recordset(%(delivered)s) AS delivered (
+  subjects integer[], datastream_id integer, grants uuid[], rows integer,
+  time_min timestamptz, time_max timestamptz)
+GROUP BY subjects, datastream_id, grants
+"""
 
 # Who has not granted anything to a recipient is no party of its questions.
 SELECT_PARTIES = """
@@ -170,6 +180,27 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Permit:
+    """What the rows of one span of a Datastream share: whose they are, and by which grants."""
+
+    party: int
+    datastream_id: int
+    level: int
+    subjects: list[int]
+    grants: list[str]
+    thing: str
+    property: str
+    unit: str
+    kind: str
+
+
+Piece = tuple[Permit, list[tuple[Any, ...]]]
+"""The rows of a permit that are delivered; never none."""
+EVENT = 1
+"""The column of a row that holds its own time; that of a permit's own row is empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What was read and written down, not handed over yet; `more`: its last row, if more follow."""
 
@@ -193,44 +224,75 @@ def span_of(lower: datetime | str, upper: datetime | str) -> Range[datetime]:
 def read(connection: Session, principal: Principal, question: Question) -> Chunk | None:
     """One chunk, in a transaction of one snapshot; None: such a recipient may read nothing."""
     found = connection.execute(SELECT_RECIPIENT, {"key": principal.name}).fetchone()
-    if found is None or found[1]:
+    if found is None:
         return None
-    sigma = connection.execute(SELECT_SIGMA).fetchone()
-    if sigma is None:
-        raise CityError("unavailable", "the log of consent has no clock")
+    recipient, sigma = found
     permitted = audit.permission(
         principal,
         purpose=question.purpose,
         category=question.category,
         sector=question.sector.name,
-        sigma=sigma[0],
+        sigma=sigma,
     )
     audit.record(connection, permitted)
-    rows: list[tuple[Any, ...]] = []
+    pieces: list[Piece] = []
+    left = question.limit + 1
     ends_at = time.monotonic() + READ_SECONDS_MAX
-    for scope in _batches(connection, found[0], permitted.id, question):
+    for scope in _batches(connection, recipient, question):
         if time.monotonic() > ends_at:
             raise CityError("unavailable", "that took too long: ask for one person, or less time")
-        wanted = {**scope, "limit": question.limit + 1 - len(rows)}
-        rows += connection.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
-        if len(rows) > question.limit:
+        wanted = {**scope, "limit": left}
+        answer = connection.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
+        pieces += pieces_of(answer)
+        left = question.limit + 1 - sum(len(rows) for _, rows in pieces)
+        if left == 0:
             break
-    page = rows[: question.limit]
-    subjects = {subject for row in page for subject in row[SUBJECTS]}
-    last = page[-1] if len(rows) > question.limit else None
+    more = _shorten(pieces) if left == 0 else None
+    delivered = [_provision(permit, rows) for permit, rows in pieces]
+    record = {
+        "decision": permitted.id, "sector": question.sector.name, "delivered": Jsonb(delivered)
+    }  # fmt: skip
+    connection.execute(INSERT_PROVISIONS, record)
     return Chunk(
         permitted.id,
-        found[0],
-        sigma[0],
-        tuple(sorted(subjects)),
-        [shown(row) for row in page],
-        last[:SUBJECTS] if last else None,
+        recipient,
+        sigma,
+        tuple(sorted({subject for permit, _ in pieces for subject in permit.subjects})),
+        [row for permit, rows in pieces for row in shown(permit, rows)],
+        more,
     )
 
 
-def _batches(
-    connection: Session, recipient: int, decision: UUID, question: Question
-) -> Iterator[dict[str, Any]]:
+def pieces_of(answer: Sequence[tuple[Any, ...]]) -> Iterator[Piece]:
+    """The rows of SELECT_CHUNK by their permits, in its order."""
+    permits = {number: Permit(**told) for number, event, *_, told in answer if event is None}
+    rows = (row for row in answer if row[EVENT] is not None)
+    for number, of_permit in groupby(rows, itemgetter(0)):
+        yield permits[number], list(of_permit)
+
+
+def _shorten(pieces: list[Piece]) -> Place:
+    """Take the last row away, which says only that there is more; the place of the one before."""
+    pieces[-1][1].pop()
+    if not pieces[-1][1]:
+        pieces.pop()
+    permit, rows = pieces[-1]
+    return permit.party, permit.datastream_id, permit.level, rows[-1][EVENT]
+
+
+def _provision(permit: Permit, rows: Sequence[tuple[Any, ...]]) -> Row:
+    """What is on record of a piece: its rows come by time."""
+    return {
+        "subjects": permit.subjects,
+        "datastream_id": permit.datastream_id,
+        "grants": permit.grants,
+        "rows": len(rows),
+        "time_min": rows[0][EVENT].isoformat(),
+        "time_max": rows[-1][EVENT].isoformat(),
+    }
+
+
+def _batches(connection: Session, recipient: int, question: Question) -> Iterator[dict[str, Any]]:
     """The parameters of statement after statement, each for some parties, until there are none."""
     properties, categories = question.reach()
     party, datastream, level, event = question.after or (0, 0, 0, None)
@@ -247,7 +309,6 @@ def _batches(
         "datastream": datastream,
         "level": level,
         "event": event,
-        "decision": decision,
         "person": question.person,
     }
     select = SELECT_PARTIES if question.person is None else SELECT_PARTIES_OF_PERSON
@@ -282,19 +343,18 @@ def wait_for_leases(connection: Session, recipients: Sequence[int]) -> None:
         connection.commit()
 
 
-def shown(row: tuple[Any, ...]) -> Row:
-    """A row as the API tells it; its persons by number and its Thing by name, for the mask."""
-    _, _, level, _, subjects, thing, name, unit, time, quality, kind, *values = row
-    return {
-        "persons": subjects,
-        "thing": thing,
-        "property": name,
-        "unit": unit,
-        "phenomenon_time": time,
-        "result": values[0] if kind == ResultKind.NUMBER else _result(kind, values),
-        "quality": quality,
-        "resolution": LEVELS[level].name,
+def shown(permit: Permit, rows: Sequence[tuple[Any, ...]]) -> Iterator[Row]:
+    """Rows as the API tells them; their persons by number and their Thing by name, for the mask."""
+    shared = {
+        "persons": permit.subjects,
+        "thing": permit.thing,
+        "property": permit.property,
+        "unit": permit.unit,
+        "resolution": LEVELS[permit.level].name,
     }
+    for _, _, begin, quality, *values in rows:
+        result = values[0] if permit.kind == ResultKind.NUMBER else _result(permit.kind, values)
+        yield {**shared, "phenomenon_time": begin, "result": result, "quality": quality}
 
 
 def _result(kind: str, values: Sequence[Any]) -> Any:
