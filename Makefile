@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lock new-sector screenshot clean
+.PHONY: help setup run test check bench mutations lock new-sector screenshot clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +42,9 @@ check: setup ## Check format, lint, types and import contracts
 
 bench: setup ## Measure; ONLY=name for one of them, results in benchmarks/results
 	@$(PYTHON) -m benchmarks $(ONLY)
+
+mutations: setup ## Break each rule of consent on purpose: its test must notice
+	@$(PYTHON) -m tests.mutations $(ONLY)
 
 new-sector: setup ## Make domains/NAME from the template: make new-sector NAME=water
 	@$(PYTHON) -m deploy.new_sector "$(NAME)"

@@ -100,6 +100,47 @@ def test_property_3_windows_are_half_open(town: Town) -> None:
     assert [r["result"] for r in town.ask("clinic")] == [1.0, 2.0]
 
 
+def test_property_4_taking_back_shows_no_more_and_a_grant_reaches_downward_alone(
+    town: Town,
+) -> None:
+    """Two grants of one person; each act that takes back is followed by every question."""
+    asked = [
+        {"purpose": purpose, "category": category}
+        for purpose in ("dpv:ServiceManagement", "dpv:ServicePersonalisation", "dpv:Marketing")
+        for category in ("pd:MedicalHealth", "chimata:VitalSign", "chimata:HeartRate")
+    ]
+
+    def answers() -> list[set[float]]:
+        return [{r["result"] for r in town.ask("clinic", **each)} for each in asked]
+
+    town.register("clinic")
+    town.bind("band", ["ai"], (DAY, None))
+    for row in rows_of(30):
+        town.store(row)
+    names = [str(uuid4()), str(uuid4())]
+    terms: dict[str, Any] = {"purpose": "dpv:ServicePersonalisation"}
+    town.grant("ai", names[0], category="chimata:VitalSign", resolution="minute", **terms)
+    town.grant("ai", names[1], category="chimata:HeartRate", **terms)
+    seen = answers()
+    assert [bool(each) for each in seen] == [False] * 3 + [True] * 3 + [False] * 3, "not upward"
+    cut = {"event_from": iso(DAY + timedelta(seconds=90)), "category": "chimata:HeartRate"}
+    wider = town.grant("ai", names[0], category="chimata:VitalSign", resolution="exact", **terms)
+    assert wider.status_code == 409, "a grant is narrowed alone"
+    for take_back in (
+        lambda: town.grant("ai", names[1], **terms, **cut),
+        lambda: town.revoke("ai", names[1]),
+        lambda: town.send(
+            "PUT", f"/v1/consent/objections/{uuid4()}", Role.CITIZEN, "ai",
+            {"purpose": "dpv:ServicePersonalisation"},
+        ),
+    ):  # fmt: skip
+        assert take_back().status_code == 200
+        now = answers()
+        assert all(later <= before for later, before in zip(now, seen, strict=True))
+        assert now != seen
+        seen = now
+
+
 def test_property_5_two_worlds(granted: Town) -> None:
     """What is not permitted changes nothing of an answer: not its pages, not their number."""
 
