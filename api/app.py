@@ -32,6 +32,7 @@ from api import (
     static,
     things,
 )
+from api.fields import given_once
 from api.limits import BodyLimit, SecurityHeaders
 from consent.gate import Gate
 from consent.receipts import Signer
@@ -77,7 +78,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     app.state.request_times = metrics.RequestTimes()
     app.add_middleware(metrics.Timed, times=app.state.request_times)
     problems.install(app)
-    signed_in = [Depends(auth.identify)]
+    signed_in = [Depends(auth.identify), Depends(given_once)]
     app.include_router(sectors.health)
     for router in extra_routers:
         app.include_router(router)

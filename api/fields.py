@@ -5,9 +5,10 @@ import binascii
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Depends, Path, Query, Request
+from fastapi.routing import APIRoute
 
 import domains
 from consent.queries import Area
@@ -39,7 +40,7 @@ ThingId = Annotated[
 Limit = Annotated[int | None, Query(ge=1, description="how many at most")]
 After = Annotated[
     str | None,
-    Query(description="opaque: taken from `next`", max_length=CURSOR_CHARACTERS_MAX),
+    Query(description="opaque: taken from `next`", min_length=1, max_length=CURSOR_CHARACTERS_MAX),
 ]
 Bbox = Annotated[
     str | None,
@@ -154,6 +155,22 @@ def parse_area(bbox: str | None, near: str | None) -> Area | None:
     if bbox:
         return Area(parse_bbox(bbox), circle)
     return Area(boxes_around(*circle), circle) if circle else None
+
+
+def given_once(request: Request) -> None:
+    """CityError `invalid` for a parameter given twice: which of the two would count?
+
+    A route may declare a list of values.
+    """
+    route: APIRoute = request.scope["route"]
+    lists = {f.alias for f in route.dependant.query_params if _is_list(f.field_info.annotation)}
+    for name in set(request.query_params) - lists:
+        if len(request.query_params.getlist(name)) > 1:
+            raise invalid(name, "is given more than once")
+
+
+def _is_list(declared: Any) -> bool:
+    return any(get_origin(each) is list for each in (declared, *get_args(declared)))
 
 
 def parse_moment(name: str, text: str | None, default: str) -> datetime | str:

@@ -20,7 +20,12 @@ GEOJSON = "application/geo+json"
 Row = Mapping[str, Any]
 
 
-@router.get("/fields", response_model=Fields, summary="Fields with the sensors inside them")
+@router.get(
+    "/fields",
+    response_model=Fields,
+    summary="Fields with the sensors inside them",
+    responses={200: {"content": {GEOJSON: {}}}},
+)
 def read_fields(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=FIELDS_MAX)] = 500,

@@ -363,3 +363,10 @@ def test_a_page_without_end_is_bounded(api: Served) -> None:
     assert body["next"] is not None
     late = (START + timedelta(days=400)).isoformat()
     assert api.get(f"{HISTORY}&interval=366d&from={quote(late)}").json()["observations"] == []
+
+
+def test_a_parameter_given_twice_is_refused(served: Served) -> None:
+    """Which of the two would count? Behind a proxy perhaps the other one."""
+    answer = served.get("/v1/ports/things?limit=1&limit=2")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0] == {"name": "limit", "reason": "is given more than once"}

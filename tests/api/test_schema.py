@@ -7,6 +7,7 @@ import psycopg
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -20,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
+from core.tokens import Role
 from tests.api.city import SECOND, START, City, Observed
 from tests.api.conftest import Served
 
@@ -44,12 +46,19 @@ def described(module_served: Served) -> Iterator[OpenApiSchema]:
         position = city.datastream(thing, "position", "position")
         rows: list[Observed] = [(heading, START + i * SECOND, float(i)) for i in range(20)]
         city.append("ports", [*rows, (position, START, (139.65, 35.45, 1.0, 2.0))])
+        recipient = {"title_ja": "だれか", "title_en": "Someone", "country": "JP"}
+        operator = module_served.as_role(Role.OPERATOR)
+        path = module_served.url + "/v1/recipients/s"  # whom the tokens speak for
+        assert module_served.client.put(path, headers=operator, json=recipient).is_success
     yield schemathesis.openapi.from_url(module_served.url + "/openapi.json")
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_every_operation_keeps_its_word(described: OpenApiSchema, mode: GenerationMode) -> None:
-    """25 requests an operation, valid ones and not: each answer is one that the document allows."""
+def test_every_operation_keeps_its_word(
+    module_served: Served, described: OpenApiSchema, mode: GenerationMode
+) -> None:
+    """25 requests an operation, valid ones and not, of anybody: the document allows each answer."""
+    tokens = [{}, *(module_served.as_role(role) for role in Role)]
     found = list(described.get_all_operations())
     operations = [each.ok() for each in found if isinstance(each, Ok)]
     assert len(operations) == len(found)
@@ -64,9 +73,9 @@ def test_every_operation_keeps_its_word(described: OpenApiSchema, mode: Generati
             phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @given(case=operation.as_strategy(generation_mode=mode))
-        def keeps_its_word(case: Case[Any]) -> None:
-            case.call_and_validate(checks=CHECKS, timeout=20)
+        @given(case=operation.as_strategy(generation_mode=mode), token=st.sampled_from(tokens))
+        def keeps_its_word(case: Case[Any], token: dict[str, str]) -> None:
+            case.call_and_validate(checks=CHECKS, timeout=20, headers=token)
 
         try:
             keeps_its_word()
