@@ -26,6 +26,9 @@ from api import (
     metrics,
     observations,
     personal,
+    personal_export,
+    personal_rollups,
+    personal_stream,
     problems,
     rejections,
     sectors,
@@ -86,7 +89,8 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     operators = (account.router, gateways.router, metrics.router, rejections.router)
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
-    for router in (consent.router, personal.router, disclosures.router):
+    recipients = (personal, personal_stream, personal_export, personal_rollups)
+    for router in (consent.router, *(each.router for each in recipients), disclosures.router):
         app.include_router(router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)

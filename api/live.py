@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -189,6 +189,27 @@ class Hub:
         """CityError `unavailable` when no more subscribers are taken."""
         if len(self._subscribers) >= self._clients_max:
             raise CityError("unavailable", "too many live subscribers now: read /latest")
+
+    def newest(self, sector: str) -> int:
+        """The newest append of a sector that this process has heard of."""
+        return self._target.get(sector, 0)
+
+    @contextlib.contextmanager
+    def hosting(self, principal: Principal, streams_max: int) -> Iterator[Subscriber]:
+        """A stream that reads for itself and is given nothing here, but ends with the others.
+
+        CityError `unavailable` for more than so many of one principal.
+        """
+        self.check_room()
+        own = [s for s in self._subscribers if not s.sectors and s.principal.name == principal.name]
+        if len(own) >= streams_max:
+            raise CityError("unavailable", f"at most {streams_max} streams and exports at a time")
+        subscriber = Subscriber(principal, (), None, {})
+        self.join(subscriber)
+        try:
+            yield subscriber
+        finally:
+            self.leave(subscriber)
 
     def join(self, subscriber: Subscriber) -> None:
         """Add a subscriber at the hub's position."""
@@ -418,7 +439,7 @@ async def _stream(
         else:
             # An id at once: a client that is cut off before its first event resumes from here.
             yield f"id: {format_cursor(subscriber.cursor)}\n\n".encode()
-        while not subscriber.ended and not _expired(subscriber.principal):
+        while not subscriber.ended and not expired(subscriber.principal):
             try:
                 await asyncio.wait_for(subscriber.ready.wait(), KEEP_ALIVE_SECONDS)
             except TimeoutError:
@@ -443,6 +464,6 @@ async def _resumed(hub: Hub, subscriber: Subscriber, last_event_id: str) -> list
     return [*events[:-1], head + (events[-1] if events else b"\n")]
 
 
-def _expired(principal: Principal) -> bool:
+def expired(principal: Principal) -> bool:
     """Whether the token that opened the stream is no longer valid."""
     return principal.role is not None and now_us() // 1_000_000 >= principal.expires_at

@@ -1,28 +1,27 @@
 """Personal observations for a recipient: what live grants permit, chunk by chunk."""
 
-import asyncio
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 
 from api.fields import NO_CONTROL, After, KnownSector, Limit, next_path, page_size, parse_moment
 from api.observations import From, To
+from api.personal_handover import HandedOver, leased
 from api.schemas import MOMENT, example
 from consent import door
-from consent.gate import Lease
+from consent.gate import Gate, Lease
 from consent.masks import Mask
-from consent.personal import Chunk, Question, span_of
+from consent.personal import PAGE, Chunk, Question, Span, span_of
+from consent.personal import Query as Reading
+from consent.results import Row
 from consent.vocabulary import Operation
-from core.errors import CityError
+from core.sector import Sector
+from core.tokens import Principal
 
 CHUNK_DEFAULT = 1000
-ATTEMPTS = 5
-"""How often a chunk is read anew where a grant in it was taken back meanwhile."""
 
 router = APIRouter(tags=["personal data"])
 
@@ -37,6 +36,49 @@ Person = Annotated[
         pattern=r"^[a-z2-7]*$",
     ),
 ]
+RowOperation = Annotated[
+    Literal[Operation.READ, Operation.RESHARE],
+    Query(description="a grant is for one operation; rows leave by no grant to derive"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks what, and the names that are made for it."""
+
+    gate: Gate
+    principal: Principal
+    question: Question
+    mask: Mask
+    text: str
+    """What cursors are sealed with: they go on with the same question alone."""
+
+    def row(self, row: Row) -> Row:
+        """A row under the recipient's own names."""
+        return {
+            **row,
+            "persons": [self.mask.person(person) for person in row["persons"]],
+            "thing": self.mask.thing(row["thing"]),
+        }
+
+
+def asked(
+    request: Request,
+    sector: Sector,
+    purpose: str,
+    category: str,
+    span: Span,
+    person: str | None,
+    operation: Operation = Operation.READ,
+    limit: int = 0,
+) -> Asked:
+    """A question of this request's caller; CityError `invalid` for a name that is no person's."""
+    principal = door.principal_of(request)
+    mask = Mask(door.secret_of(request), principal.name)
+    about = mask.person_of(person) if person is not None else None
+    text = f"{sector.name} {purpose} {category} {operation.value} {span} {person}"
+    question = Question(sector, purpose, category, operation, span, limit, None, about)
+    return Asked(door.gate_of(request), principal, question, mask, text)
 
 
 class PersonalObservation(BaseModel):
@@ -79,7 +121,7 @@ def read_personal(
     category: Code,
     lower: From = None,
     upper: To = None,
-    operation: Operation = Operation.READ,
+    operation: RowOperation = Operation.READ,
     person: Person = None,
     limit: Limit = None,
     after: After = None,
@@ -88,65 +130,31 @@ def read_personal(
 
     Ordered by person, series, then time. An observation that is not permitted does not exist here.
     """
-    principal = door.principal_of(request)
     span = span_of(parse_moment("from", lower, ""), parse_moment("to", upper, ""))
-    mask = Mask(door.secret_of(request), principal.name)
-    asked = f"{sector.name} {purpose} {category} {operation.value} {span} {person}"
-    question = Question(
-        sector,
-        purpose,
-        category,
-        operation,
-        span,
-        page_size(limit, CHUNK_DEFAULT, request),
-        mask.open(after, asked) if after is not None else None,
-        mask.person_of(person) if person is not None else None,
-    )
-    gate = door.gate_of(request)
+    size = page_size(limit, CHUNK_DEFAULT, request)
+    page = asked(request, sector, purpose, category, span, person, operation, size)
+    return handed_over(request, page, after, "observations")
+
+
+def handed_over(
+    request: Request, page: Asked, after: str | None, name: str, query: Reading = PAGE
+) -> Response:
+    """One page of an answer, with its rows under `name`."""
+    place = page.mask.open(after, page.text) if after is not None else None
+    question = replace(page.question, after=place)
+
+    def body(chunk: Chunk) -> bytes:
+        cursor = page.mask.seal(chunk.more, page.text) if chunk.more else None
+        return door.encode(
+            {
+                "disclosure": str(chunk.decision),
+                name: [page.row(row) for row in chunk.rows],
+                "next": next_path(request, cursor),
+            }
+        )
 
     def read() -> tuple[bytes, Lease]:
-        for _ in range(ATTEMPTS):
-            chunk = gate.disclose(principal, question)
-            body = door.encode(_body(request, chunk, mask, asked))
-            lease = gate.lease(chunk)
-            if lease is not None:
-                return body, lease
-        raise CityError("unavailable", "grants change faster than this can be read: try again")
+        encoded, _, lease = leased(page.gate, page.principal, question, body, query)
+        return encoded, lease
 
     return HandedOver(read)
-
-
-def _body(request: Request, chunk: Chunk, mask: Mask, asked: str) -> dict[str, Any]:
-    cursor = mask.seal(chunk.more, asked) if chunk.more else None
-    return {
-        "disclosure": str(chunk.decision),
-        "observations": [
-            {
-                **row,
-                "persons": [mask.person(person) for person in row["persons"]],
-                "thing": mask.thing(row["thing"]),
-            }
-            for row in chunk.rows
-        ],
-        "next": next_path(request, cursor),
-    }
-
-
-class HandedOver(Response):
-    """A chunk that is read, and handed to the socket under its lease, or not at all."""
-
-    def __init__(self, read: Callable[[], tuple[bytes, Lease]]) -> None:
-        super().__init__()
-        self._read = read
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; a connection that does not take it in time is cut."""
-        body, lease = await to_thread.run_sync(self._read)
-        try:
-            left = lease.seconds_left()
-            if left <= 0:
-                raise CityError("unavailable", "this took too long to be still permitted")
-            async with asyncio.timeout(left):
-                await door.current_parts((body,))(scope, receive, send)
-        finally:
-            await to_thread.run_sync(lease.release)

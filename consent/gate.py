@@ -25,10 +25,11 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from consent import audit, personal, proofs
+from consent.channels import SELECT_POSITION, Position
 from consent.columns import Column, column_of
 from consent.decide import READ_OWN, READ_PERSONAL, classes_of, handled_by_class
 from consent.log import Written
-from consent.personal import Chunk, Question
+from consent.personal import PAGE, Chunk, Query, Question
 from consent.receipts import Signer
 from core.errors import CityError, invalid
 from core.sector import Sector
@@ -199,7 +200,7 @@ class Gate:
             kept = self._kept.setdefault((sector.name, classes), {})
             yield PermittedConnection(_SEAL, connection, sector.name, default, classes, kept)
 
-    def disclose(self, principal: Principal, question: Question) -> Chunk:
+    def disclose(self, principal: Principal, question: Question, query: Query = PAGE) -> Chunk:
         """Read one chunk of what live grants permit, and write down its delivery; see `lease`.
 
         A token that no recipient of this platform has is refused on record: CityError `forbidden`,
@@ -209,7 +210,9 @@ class Gate:
         chunk = None
         if READ_PERSONAL in principal.scopes:
             with _connected(self._gate, writes=True, one_snapshot=True) as connection:
-                chunk = personal.read(connection, principal, question)
+                chunk = personal.read(connection, principal, question, query)
+                if chunk is not None and query.quiet and not chunk.rows:
+                    connection.rollback()
         if chunk is None:
             entry = audit.refusal(
                 principal,
@@ -301,6 +304,14 @@ class Gate:
         """The newest append id of every sector: where a live stream starts."""
         with _connected(self._read) as connection:
             return {str(s): int(n) for s, n in connection.execute(SELECT_POSITIONS).fetchall()}
+
+    def position(self, sector: str) -> Position:
+        """Where a recipient's stream of a sector is that has everything until now; no rows."""
+        with _connected(self._read) as connection:
+            row = connection.execute(SELECT_POSITION, {"sector": sector}).fetchone()
+        if row is None:
+            raise CityError("unavailable", "the database does not answer now")
+        return Position(*row)
 
     def appends(self, sector: str, after: int, until: int, limit: int) -> list[Append]:
         """Appends of a sector after one up to another: how many rows, over which times; no rows."""

@@ -6,8 +6,8 @@ Protection of Personal Information), before the rows are fetched from the server
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
@@ -29,6 +29,7 @@ from core.sensorthings import ResultKind
 from core.tokens import Principal
 
 Session = Connection[tuple[Any, ...]]
+Span = Range[datetime]
 
 # Where a recipient's readers hand over what they read; who takes a right back waits for them.
 BARRIER = 0x47415445
@@ -59,7 +60,7 @@ _REDUCED = """
    WHERE p.kind = '{kind}' AND p.level > 0 AND o.datastream_id = p.datastream_id
      AND o.phenomenon_time >= p.start AND o.phenomenon_time < p.upper
    ORDER BY time, event DESC LIMIT %(limit)s)"""
-_NONE = {
+NONE = {
     "result": "NULL::float8",
     "text": "NULL::text",
     "longitude": "NULL::float8",
@@ -68,12 +69,13 @@ _NONE = {
     "course": "NULL::float8",
     "document": "NULL::jsonb",
 }
-_PERMIT = {
-    **_NONE,
-    "document": "jsonb_build_object('party', party, 'datastream_id', datastream_id, 'level', level,"
+TOLD = (
+    "jsonb_build_object('party', party, 'datastream_id', datastream_id, 'level', level,"
     " 'subjects', subjects, 'grants', grants, 'thing', thing, 'property', property, 'unit', unit,"
-    " 'kind', kind)",
-}
+    " 'kind', kind)"
+)
+"""A permit as the last column of its own row: what Permit has."""
+_PERMIT = {**NONE, "document": TOLD}
 _NUMBER = {"result": "served(o.result, p.decimals)"}
 _CATEGORY, _TEXT = "JOIN category c ON c.code = o.result::integer", {"text": "c.text"}
 _PLACE = {name: f"o.{name}" for name in ("longitude", "latitude", "speed", "course")}
@@ -93,7 +95,7 @@ _BRANCHES = (
 
 
 def _branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[str, str]) -> str:
-    named = ", ".join(f"{value} AS {name}" for name, value in {**_NONE, **columns}.items())
+    named = ", ".join(f"{value} AS {name}" for name, value in {**NONE, **columns}.items())
     return form.format(table=table, kind=kind.value, joins=joins, columns=named)
 
 
@@ -115,7 +117,7 @@ WITH permit AS MATERIALIZED (
 SELECT number, NULL AS event, NULL AS time, NULL AS quality, {", ".join(_PERMIT.values())}
 FROM permit WHERE start < upper
 UNION ALL (
-  SELECT p.number, r.event, r.time, r.quality, {", ".join(f"r.{name}" for name in _NONE)}
+  SELECT p.number, r.event, r.time, r.quality, {", ".join(f"r.{name}" for name in NONE)}
   FROM (SELECT * FROM permit WHERE start < upper ORDER BY number) AS p
   CROSS JOIN LATERAL ({" UNION ALL ".join(_branch(*each) for each in _BRANCHES)}) AS r
   LIMIT %(limit)s)
@@ -194,6 +196,7 @@ class Permit:
     kind: str
 
 
+Rows = Sequence[tuple[Any, ...]]
 Piece = tuple[Permit, list[tuple[Any, ...]]]
 """The rows of a permit that are delivered; never none."""
 EVENT = 1
@@ -212,6 +215,21 @@ class Chunk:
     more: Place | None
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One way of reading: a statement of SELECT_CHUNK's form; how its rows are told and recorded.
+
+    Each row begins with its permit's number and its place in time; a row without one is a permit.
+    """
+
+    statement: str
+    shown: Callable[[Permit, Rows], Iterator[Row]]
+    provision: Callable[[Permit, Rows], Row]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    quiet: bool = False
+    """Whether an answer without rows leaves no record: what asks every second would flood it."""
+
+
 def span_of(lower: datetime | str, upper: datetime | str) -> Range[datetime]:
     """[lower, upper); a text stands for no bound."""
     first = lower if isinstance(lower, datetime) else None
@@ -221,7 +239,9 @@ def span_of(lower: datetime | str, upper: datetime | str) -> Range[datetime]:
     return Range(first, last, "[)")
 
 
-def read(connection: Session, principal: Principal, question: Question) -> Chunk | None:
+def read(
+    connection: Session, principal: Principal, question: Question, query: Query
+) -> Chunk | None:
     """One chunk, in a transaction of one snapshot; None: such a recipient may read nothing."""
     found = connection.execute(SELECT_RECIPIENT, {"key": principal.name}).fetchone()
     if found is None:
@@ -241,14 +261,16 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
     for scope in _batches(connection, recipient, question):
         if time.monotonic() > ends_at:
             raise CityError("unavailable", "that took too long: ask for one person, or less time")
-        wanted = {**scope, "limit": left}
-        answer = connection.execute(SELECT_CHUNK.encode(), wanted, binary=True).fetchall()
+        wanted = {**scope, **query.parameters, "limit": left}
+        answer = connection.execute(query.statement.encode(), wanted, binary=True).fetchall()
         pieces += pieces_of(answer)
         left = question.limit + 1 - sum(len(rows) for _, rows in pieces)
         if left == 0:
             break
+    # With those of the row that is taken away: that there is more is told of them, too.
+    subjects = {subject for permit, _ in pieces for subject in permit.subjects}
     more = _shorten(pieces) if left == 0 else None
-    delivered = [_provision(permit, rows) for permit, rows in pieces]
+    delivered = [query.provision(permit, rows) for permit, rows in pieces]
     record = {
         "decision": permitted.id, "sector": question.sector.name, "delivered": Jsonb(delivered)
     }  # fmt: skip
@@ -257,8 +279,8 @@ def read(connection: Session, principal: Principal, question: Question) -> Chunk
         permitted.id,
         recipient,
         sigma,
-        tuple(sorted({subject for permit, _ in pieces for subject in permit.subjects})),
-        [row for permit, rows in pieces for row in shown(permit, rows)],
+        tuple(sorted(subjects)),
+        [row for permit, rows in pieces for row in query.shown(permit, rows)],
         more,
     )
 
@@ -280,7 +302,7 @@ def _shorten(pieces: list[Piece]) -> Place:
     return permit.party, permit.datastream_id, permit.level, rows[-1][EVENT]
 
 
-def _provision(permit: Permit, rows: Sequence[tuple[Any, ...]]) -> Row:
+def provision(permit: Permit, rows: Rows) -> Row:
     """What is on record of a piece: its rows come by time."""
     return {
         "subjects": permit.subjects,
@@ -343,7 +365,7 @@ def wait_for_leases(connection: Session, recipients: Sequence[int]) -> None:
         connection.commit()
 
 
-def shown(permit: Permit, rows: Sequence[tuple[Any, ...]]) -> Iterator[Row]:
+def shown(permit: Permit, rows: Rows) -> Iterator[Row]:
     """Rows as the API tells them; their persons by number and their Thing by name, for the mask."""
     shared = {
         "persons": permit.subjects,
@@ -358,4 +380,8 @@ def shown(permit: Permit, rows: Sequence[tuple[Any, ...]]) -> Iterator[Row]:
 
 
 def _result(kind: str, values: Sequence[Any]) -> Any:
-    return result_of(kind, dict(zip(_NONE, values, strict=True)))
+    return result_of(kind, dict(zip(NONE, values, strict=True)))
+
+
+PAGE = Query(SELECT_CHUNK, shown, provision)
+"""Every row that is permitted, in the order of its place."""

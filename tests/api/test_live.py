@@ -46,7 +46,7 @@ class Event:
 
 @dataclass
 class Stream:
-    """A client of /v1/live, read by a thread."""
+    """A client of server-sent events, read by a thread."""
 
     status: int
     headers: httpx.Headers
@@ -102,13 +102,20 @@ class Stream:
 
 @contextmanager
 def stream(
-    served: Served, query: str = "", role: Role | None = None, last_id: str | None = None
+    served: Served,
+    query: str = "",
+    role: Role | None = None,
+    last_id: str | None = None,
+    path: str = "/v1/live",
+    headers: dict[str, str] | None = None,
 ) -> Iterator[Stream]:
     """An open live stream."""
-    headers = served.as_role(role) | ({"Last-Event-ID": last_id} if last_id is not None else {})
+    headers = {**(headers or served.as_role(role))}
+    if last_id is not None:
+        headers["Last-Event-ID"] = last_id
     with (
         httpx.Client(timeout=httpx.Timeout(30, read=60)) as client,
-        client.stream("GET", f"{served.url}/v1/live{query}", headers=headers) as answer,
+        client.stream("GET", f"{served.url}{path}{query}", headers=headers) as answer,
     ):
         opened = Stream(answer.status_code, answer.headers)
         if answer.status_code == 200:

@@ -1,8 +1,12 @@
 """Personal rows leave by no route and no stream, whoever asks; an unknown class is personal."""
 
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import OK
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -31,6 +35,15 @@ FILLED = {
     "{gateway}": MARK,
     "{disclosure}": "00000000-0000-4000-8000-000000000001",
 }
+ASKED = {
+    "purpose": "dpv:ServiceManagement",
+    "category": "pd:MedicalHealth",
+    "step": "hour",
+    "from": "2026-01-01T00:00:00Z",
+    "to": "2026-01-02T00:00:00Z",
+}
+"""What is asked where a route cannot be asked without."""
+SSE = "text/event-stream"
 CLASSES = ("personal", "pseudonymised", "anonymised", "unheard-of")
 
 
@@ -72,28 +85,35 @@ def api(
         yield running, rows
 
 
-def paths(served: Served) -> Iterator[str]:
-    """Every readable path that the API documents, about the personal Thing and its area."""
-    described = served.get("/openapi.json").json()["paths"]
-    for template, methods in described.items():
-        if "get" not in methods or template == "/v1/live":
+def described(served: Served, *, streams: bool = False) -> Iterator[tuple[str, str]]:
+    """Every readable path that the API documents, with what it must be asked, and its sector."""
+    for template, methods in served.get("/openapi.json").json()["paths"].items():
+        asked = methods.get("get")
+        if asked is None or (SSE in asked["responses"]["200"].get("content", {})) != streams:
             continue
         for sector in domains.names() if "{sector}" in template else [""]:
             path = template.replace("{sector}", sector)
             for name, value in FILLED.items():
                 path = path.replace(name, value or sector)
             assert "{" not in path, f"say in FILLED how {template} is filled"
-            if path.endswith("/personal/observations"):
-                yield f"{path}?purpose=dpv:ServiceManagement&category=pd:MedicalHealth"
-                continue
-            if not path.endswith("/observations"):
-                yield path
-                yield path + "?bbox=9,8,10,9&near=9.87,8.76,9000&limit=1000"
-                yield path + f"?q={MARK}"
-                continue
+            needed = [p["name"] for p in asked.get("parameters", ()) if p.get("required")]
+            query = {name: ASKED[name] for name in needed if name in ASKED}
+            yield path + (f"?{httpx.QueryParams(query)}" if query else ""), sector
+
+
+def paths(served: Served) -> Iterator[str]:
+    """The same with filters, about the personal Thing and its area."""
+    for path, sector in described(served):
+        if "?" in path:
+            yield path
+        elif path.endswith("/observations"):
             for declared in domains.sector(sector).properties:
                 yield f"{path}?property={declared.name}"
                 yield f"{path}?property={declared.name}&interval=1h"
+        else:
+            yield path
+            yield path + "?bbox=9,8,10,9&near=9.87,8.76,9000&limit=1000"
+            yield path + f"?q={MARK}"
 
 
 @pytest.mark.parametrize("role", [None, *Role])
@@ -111,22 +131,36 @@ def test_no_route_lets_it_out(
         assert answer.status_code in {200, 401, 403, 404}, (path, answer.text)
         for secret in (MARK, "9.876", "8.765"):
             assert secret not in told, path
+        if "/personal/" in path:
+            assert answer.headers["cache-control"] == "no-store", path
+            assert "etag" not in answer.headers, path
     assert asked > 50
 
 
 def test_no_stream_lets_it_out(api: tuple[Served, dict[str, list[Observed]]], until: Until) -> None:
     served, rows = api
+    paths = [path for path, _ in described(served, streams=True)]
+    assert {path.rpartition("/")[2].partition("?")[0] for path in paths} == {"live", "stream"}
     with (
         psycopg.connect(served.database_url, autocommit=True) as connection,
         stream(served) as anyone,
         stream(served, "", Role.OPERATOR) as operator,
         stream(served, "", Role.OPERATOR, last_id="ports:0,signals:0,edge:0,farms:0") as resumed,
         stream(served, "?bbox=9,8,10,9", Role.STAFF) as nearby,
+        ExitStack() as others,
     ):
-        until(joined(served, 4))
+        every = [
+            others.enter_context(stream(served, role=role, path=path))
+            for path in paths
+            for role in (Role.RECIPIENT, Role.OPERATOR, None)
+        ]
+        opened = [each for each in every if each.status == OK]
+        assert len(opened) >= len(paths), "a recipient's own, and everybody's live"
+        until(joined(served, 4 + len(opened)))
         for sector, stored in rows.items():
             later = [(series, time + SECOND, result) for series, time, result in stored]
             City(connection).append(sector, later, latest=False)
-        for live in (anyone, operator, resumed, nearby):
-            assert live.silent()
+        time.sleep(1.2)
+        for live in (anyone, operator, resumed, nearby, *opened):
+            assert live.silent(0.1)
     until(joined(served, 0))

@@ -7,9 +7,10 @@ from uuid import uuid4
 import httpx
 import psycopg
 
+from core.live import announce
 from core.storage.pool import is_native
 from core.tokens import Role, issue, load_keys
-from tests.api.city import City
+from tests.api.city import NEXT_APPEND, City
 from tests.api.conftest import Served
 from tests.consent.oracle import EVER, Row
 
@@ -83,8 +84,29 @@ class Town:
         """A number, as the ingestor stores it."""
         self.insert(row.stream, "number", "observation", row.time, row.value)
 
+    def come(self, *rows: Row) -> int:
+        """Numbers, as one append of the ingestor, with its notice; the append's number."""
+        with self.connection.transaction():
+            append = self.city.one(NEXT_APPEND, "health")
+            for row in rows:
+                self.insert(row.stream, "number", "observation", row.time, row.value, append=append)
+            times = [row.time for row in rows]
+            self.connection.execute(
+                "INSERT INTO append (sector, id, rows, time_min, time_max) "
+                "VALUES ('health', %s, %s, %s, %s)",
+                (append, len(rows), min(times), max(times)),
+            )
+            announce(self.connection, "health", append, len(rows))
+        return append
+
     def insert(
-        self, stream: tuple[str, str], kind: str, table: str, time: datetime, *result: Any
+        self,
+        stream: tuple[str, str],
+        kind: str,
+        table: str,
+        time: datetime,
+        *result: Any,
+        append: int = 1,
     ) -> None:
         """Any result, by the columns that its table has between the time and the append."""
         found = self.connection.execute(SELECT_STREAM, stream).fetchone()
@@ -98,7 +120,7 @@ class Town:
         names = ("phenomenon_time", *COLUMNS[table], "append_id", "datastream_id", "quality")
         into = f"INSERT INTO personal.{table} ({', '.join(names)}) VALUES"
         values = ", ".join(["%s"] * len(names))
-        self.connection.execute(f"{into} ({values})".encode(), (time, *result, 1, made, 0))
+        self.connection.execute(f"{into} ({values})".encode(), (time, *result, append, made, 0))
 
     def number(self, person: str) -> int:
         """Whom the platform knows a person as."""
