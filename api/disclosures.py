@@ -1,4 +1,4 @@
-"""What was delivered: to a person who got what of them and why; receipts that hold offline."""
+"""What was delivered: who got what of whom and why; receipts that hold offline."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.fields import After, Limit, next_url, open_cursor, page_size
 from consent import disclosures, door
+from consent.masks import Mask
 from consent.receipts import ORIGIN, published
 from consent.results import Row
 from core.errors import CityError, invalid
@@ -45,6 +46,30 @@ class Deliveries(BaseModel):
     next: str | None
 
 
+class Received(BaseModel):
+    """One record, as its recipient keeps it: the person and the Thing by the names it was told."""
+
+    disclosure: UUID
+    at: datetime
+    purpose: str
+    category: str
+    sector: str
+    persons: list[str]
+    thing: str
+    property: str
+    rows: int
+    time_min: datetime
+    time_max: datetime
+    grants: list[UUID] = Field(description="the consent of each person (Art. 30, Rule 24)")
+
+
+class ReceivedPage(BaseModel):
+    """A page of records, the newest first."""
+
+    received: list[Received]
+    next: str | None
+
+
 class Receipt(BaseModel):
     """A record, and the proof that it stands in the tree that was signed: `chimata verify`."""
 
@@ -73,14 +98,26 @@ class Checkpoint(BaseModel):
 def read_own(request: Request, limit: Limit = None, after: After = None) -> Response:
     """Who received what of the caller, when and why: scope `read:own`."""
     size = page_size(limit, PAGE_DEFAULT, request)
-    before = _place(open_cursor(after))
     with door.own(request) as connection:
-        person = door.principal_of(request)
-        rows = disclosures.select_of_person(connection, person, before, size + 1)
-    last = rows[size - 1] if len(rows) > size else None
-    more = f"{last['at'].isoformat()} {last['id']}" if last else None
-    page = [_shown(row) for row in rows[:size]]
-    return door.current({"deliveries": page, "next": next_url(request, more)})
+        rows = disclosures.select_of_person(
+            connection, door.principal_of(request), _place(open_cursor(after)), size + 1
+        )
+    page, more = _page(request, rows, size)
+    return door.current({"deliveries": [_shown(row) for row in page], "next": more})
+
+
+@router.get("/v1/disclosures", response_model=ReceivedPage)
+def read_received(request: Request, limit: Limit = None, after: After = None) -> Response:
+    """The records that a recipient has to keep of what it got: scope `read:personal`."""
+    size = page_size(limit, PAGE_DEFAULT, request)
+    principal = door.principal_of(request)
+    mask = Mask(door.secret_of(request), principal.name)
+    with door.received(request) as connection:
+        rows = disclosures.select_of_recipient(
+            connection, principal, _place(open_cursor(after)), size + 1
+        )
+    page, more = _page(request, rows, size)
+    return door.current({"received": [_masked(row, mask) for row in page], "next": more})
 
 
 @router.get("/v1/disclosures/checkpoint", response_model=Checkpoint)
@@ -110,7 +147,20 @@ def _place(cursor: str) -> disclosures.Place | None:
         raise invalid("after", "take it from `next` as it is") from error
 
 
+def _page(request: Request, rows: list[Row], size: int) -> tuple[list[Row], str | None]:
+    """The rows of a page, and the path of the next one where there is more."""
+    last = rows[size - 1] if len(rows) > size else None
+    more = f"{last['at'].isoformat()} {last['id']}" if last else None
+    return rows[:size], next_url(request, more)
+
+
 def _shown(row: Row) -> dict[str, Any]:
     names = set(Delivery.model_fields) - {"title"}
     title = {"ja": row["title_ja"], "en": row["title_en"]}
     return {"title": title, **{name: row[name] for name in names}}
+
+
+def _masked(row: Row, mask: Mask) -> dict[str, Any]:
+    told = {name: row[name] for name in Received.model_fields if name in row}
+    persons = [mask.person(person) for person in row["subjects"]]
+    return {**told, "persons": persons, "thing": mask.thing(row["thing"])}

@@ -1,37 +1,52 @@
-"""What was delivered of a person: to whom, when, for which purpose, of which data and times."""
+"""Records of deliveries (Art. 29 and 30 of the Act on the Protection of Personal Information).
+
+A person sees what went to whom, when and why; a recipient keeps the same records as its own.
+"""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg import Connection
-from psycopg.rows import dict_row
-
+from consent.log import Session, rows
 from consent.results import Row
 from core.tokens import Principal
 
 Place = tuple[datetime, UUID]
 """Where a list goes on: the time and the id of its last record."""
 
-SELECT_OF_PERSON = """
+# ruff: noqa: S608 - the parts are constants of this module
+
+_RECORDS = """
 SELECT p.id, d.id AS disclosure, d.at, d.recipient, r.title_ja, r.title_en, d.purpose, d.category,
-       p.sector, t.key AS thing, s.property, p.rows, p.time_min, p.time_max, p.grants
+       p.sector, t.key AS thing, s.property, p.subjects, p.rows, p.time_min, p.time_max, p.grants
 FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
 JOIN consent.recipient r ON r.key = d.recipient
 JOIN datastream s ON s.id = p.datastream_id JOIN thing t ON t.id = s.thing_id
-WHERE p.subjects @> ARRAY(SELECT id FROM consent.subject WHERE key = %(person)s)
+WHERE (d.at, p.id) < (%(at)s::timestamptz, %(id)s::uuid)"""
+_NEWEST_FIRST = "ORDER BY d.at DESC, p.id DESC LIMIT %(limit)s"
+SELECT_OF_PERSON = f"""{_RECORDS}
+  AND p.subjects @> ARRAY(SELECT id FROM consent.subject WHERE key = %(person)s)
   AND EXISTS (SELECT FROM consent.subject WHERE key = %(person)s)
-  AND (d.at, p.id) < (%(at)s::timestamptz, %(id)s::uuid)
-ORDER BY d.at DESC, p.id DESC LIMIT %(limit)s
-"""
+{_NEWEST_FIRST}"""
+SELECT_OF_RECIPIENT = f"""{_RECORDS} AND d.recipient = %(recipient)s
+{_NEWEST_FIRST}"""
 NEWEST = ("infinity", UUID(int=2**128 - 1))
 
 
 def select_of_person(
-    connection: Connection[tuple[Any, ...]], principal: Principal, before: Place | None, limit: int
+    connection: Session, principal: Principal, before: Place | None, limit: int
 ) -> list[Row]:
-    """Up to `limit` provision records that name the person, the newest first."""
+    """Up to `limit` records that name the person, the newest first."""
+    return rows(connection, SELECT_OF_PERSON, person=principal.subject, **_page(before, limit))
+
+
+def select_of_recipient(
+    connection: Session, principal: Principal, before: Place | None, limit: int
+) -> list[Row]:
+    """Up to `limit` records of what a recipient got, the newest first; persons by number."""
+    return rows(connection, SELECT_OF_RECIPIENT, recipient=principal.name, **_page(before, limit))
+
+
+def _page(before: Place | None, limit: int) -> dict[str, Any]:
     at, number = before or NEWEST
-    scope = {"person": principal.subject, "at": at, "id": number, "limit": limit}
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(SELECT_OF_PERSON.encode(), scope).fetchall()
+    return {"at": at, "id": number, "limit": limit}

@@ -55,6 +55,11 @@ def own(request: Request) -> AbstractContextManager[Session]:
     return gate_of(request).own(principal_of(request))
 
 
+def received(request: Request) -> AbstractContextManager[Session]:
+    """Gate.received for the caller of this request; same errors."""
+    return gate_of(request).received(principal_of(request))
+
+
 def act(request: Request, scope: str, write: Callable[[Session, Principal], Written]) -> Written:
     """Gate.act as the caller of this request; same errors."""
     principal = principal_of(request)

@@ -275,6 +275,14 @@ class Gate:
             yield connection
 
     @contextmanager
+    def received(self, principal: Principal) -> Iterator[Session]:
+        """A read-only snapshot of a recipient's records: CityError without scope read:personal."""
+        if READ_PERSONAL not in principal.scopes:
+            raise _no_entry(principal, "a recipient's records")
+        with _connected(self._gate) as connection:
+            yield connection
+
+    @contextmanager
     def operating(self, principal: Principal, scope: str) -> Iterator[Connection[tuple[Any, ...]]]:
         """One read-only snapshot for what operators read of the platform (consent.operations).
 

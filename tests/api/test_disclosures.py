@@ -228,6 +228,24 @@ def test_a_person_sees_who_got_what(town: Town) -> None:
     assert answer.status_code == 422
 
 
+def test_a_recipient_keeps_the_same_records(town: Town) -> None:
+    """Its own alone, by the names it knows, page after page."""
+    shown = [r for _ in range(2) for r in town.ask("clinic")]
+    town.ask("gym")
+    found: list[dict[str, Any]] = []
+    path = "/v1/disclosures?limit=3"
+    while path:
+        page = town.send("GET", path, Role.RECIPIENT, "clinic").json()
+        found, path = found + page["received"], page["next"]
+    assert len(found) == 4
+    assert sum(each["rows"] for each in found) == len(shown)
+    assert {each["thing"] for each in found} == {r["thing"] for r in shown}
+    assert {tuple(e["persons"]) for e in found} == {tuple(r["persons"]) for r in shown}
+    assert all(each["grants"] for each in found)
+    for role, who in ((Role.CITIZEN, "ai"), (Role.OPERATOR, "office")):
+        assert town.send("GET", "/v1/disclosures", role, who).status_code == 403
+
+
 @pytest.mark.parametrize("table", ["leaf", "node", "checkpoint"])
 def test_the_tree_is_append_only(town: Town, table: str) -> None:
     receipts_of(town, disclose(town, "clinic"), Role.RECIPIENT, "clinic")

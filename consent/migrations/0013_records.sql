@@ -1,0 +1,2 @@
+-- A recipient's records, the newest first.
+CREATE INDEX ON audit.decision (recipient, at);
