@@ -20,7 +20,7 @@ from fastapi.responses import StreamingResponse
 import domains
 from api.fields import Bbox, Box, Unit, parse_bbox
 from consent import door, queries
-from consent.decide import classes_of, handled_by_class
+from consent.decide import classes_of, read_by_class
 from consent.gate import Append, Gate
 from consent.results import Row
 from core.clock import now_us
@@ -411,7 +411,7 @@ def _permitted_sectors(request: Request, wanted: str | None) -> tuple[str, ...]:
     """
     if not wanted:
         declared = map(domains.sector, domains.names())
-        return tuple(s.name for s in declared if handled_by_class([s.data_class]))
+        return tuple(s.name for s in declared if read_by_class(s))
     names = tuple(dict.fromkeys(part.strip() for part in wanted.split(",")))
     for sector in map(_named, names):
         with door.reading(request, sector):

@@ -8,7 +8,7 @@ import domains
 from api.problems import documented
 from api.schemas import Health, Sectors
 from consent import door, queries
-from consent.decide import handled_by_class
+from consent.decide import read_by_class
 from core.errors import CityError
 from core.sector import ObservedProperty, Sector, all_formats
 
@@ -36,7 +36,7 @@ def read_sectors(request: Request) -> Response:
 
 def _count(request: Request, sector: Sector) -> int:
     """Visible Things; 0 where the caller may not read, without asking for personal ones."""
-    if not handled_by_class([sector.data_class]):
+    if not read_by_class(sector):
         return 0
     try:
         with door.reading(request, sector) as connection:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consent.decide import READ_SHARED, handled_by_class
+from consent.decide import READ_SHARED, read_by_class
 from consent.gate import Gate, PermittedConnection
 from core import archive
 from core.resolution import served
@@ -111,7 +111,7 @@ def first_day(gate: Gate, sector: Sector) -> date | None:
 
 def is_exported(sector: Sector) -> bool:
     """Whether a sector has an archive at all: personal ones leave through consent only."""
-    return handled_by_class([sector.data_class])
+    return read_by_class(sector)
 
 
 def export_day(gate: Gate, sector: Sector, day: date, folder: Path) -> Exported:

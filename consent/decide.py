@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from core.sector import Sector
 from core.sensorthings import DataClass
 from core.tokens import Principal
 
@@ -23,3 +24,8 @@ def handled_by_class(data_classes: Iterable[str]) -> bool:
     """Whether all of these are read by class; an unknown one is not."""
     known = {each.value for each in BY_CLASS}
     return all(each in known for each in data_classes)
+
+
+def read_by_class(sector: Sector) -> bool:
+    """Whether any of a sector may be read by class."""
+    return any(handled_by_class([each]) for each in sector.classes)

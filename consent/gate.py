@@ -27,7 +27,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequest
 from consent import audit, personal, proofs
 from consent.channels import SELECT_POSITION, Position
 from consent.columns import Column, column_of
-from consent.decide import READ_OWN, READ_PERSONAL, classes_of, handled_by_class
+from consent.decide import READ_OWN, READ_PERSONAL, classes_of, read_by_class
 from consent.log import Written
 from consent.personal import PAGE, Chunk, Query, Question
 from consent.receipts import Signer
@@ -184,7 +184,7 @@ class Gate:
         class is not read by class alone (audited), `unavailable` when the database is.
         """
         default = sector.data_class.value
-        if not handled_by_class((default,)):
+        if not read_by_class(sector):
             self._refuse(
                 audit.refusal(
                     principal,

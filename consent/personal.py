@@ -24,7 +24,7 @@ from consent.masks import Place
 from consent.results import Row, result_of
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation
 from core.errors import CityError
-from core.sector import Sector
+from core.sector import ObservedProperty, Sector
 from core.sensorthings import ResultKind
 from core.tokens import Principal
 
@@ -47,7 +47,7 @@ SELECT r.id, c.sigma FROM consent.recipient r CROSS JOIN consent.clock c
 WHERE r.key = %(key)s AND NOT r.suspended
 """
 
-_EXACT = """
+EXACT = """
   (SELECT o.phenomenon_time AS time, o.phenomenon_time AS event, o.quality, {columns}
    FROM personal.{table} o {joins}
    WHERE p.kind = '{kind}' AND p.level = 0 AND o.datastream_id = p.datastream_id
@@ -84,24 +84,25 @@ _CELL = {
 }
 # A document may tell times and places anywhere inside: it is disclosed as it is, or not at all.
 _BRANCHES = (
-    (_EXACT, ResultKind.NUMBER, "observation", "", _NUMBER),
-    (_EXACT, ResultKind.CATEGORY, "observation", _CATEGORY, _TEXT),
-    (_EXACT, ResultKind.POSITION, "observation_position", "", _PLACE),
-    (_EXACT, ResultKind.DOCUMENT, "observation_document", "", {"document": "o.result"}),
+    (EXACT, ResultKind.NUMBER, "observation", "", _NUMBER),
+    (EXACT, ResultKind.CATEGORY, "observation", _CATEGORY, _TEXT),
+    (EXACT, ResultKind.POSITION, "observation_position", "", _PLACE),
+    (EXACT, ResultKind.DOCUMENT, "observation_document", "", {"document": "o.result"}),
     (_REDUCED, ResultKind.NUMBER, "observation", "", _NUMBER),
     (_REDUCED, ResultKind.CATEGORY, "observation", _CATEGORY, _TEXT),
     (_REDUCED, ResultKind.POSITION, "observation_position", "", _CELL),
 )
 
 
-def _branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[str, str]) -> str:
+def branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[str, str]) -> str:
+    """How the rows of one shape are read, exact or reduced."""
     named = ", ".join(f"{value} AS {name}" for name, value in {**NONE, **columns}.items())
     return form.format(table=table, kind=kind.value, joins=joins, columns=named)
 
 
 # Parties come in the order of their numbers, so do their Datastreams, each by level, then by time:
 # a page ends where the loop stops. What a permit's rows share is said once, as a row of its own.
-SELECT_CHUNK = f"""
+CHUNK = f"""
 WITH permit AS MATERIALIZED (
   SELECT p.*, d.decimals, l.step, l.longitude, l.latitude,
          row_number() OVER (ORDER BY p.party, p.datastream_id, p.level, p.lower) AS number,
@@ -119,9 +120,10 @@ FROM permit WHERE start < upper
 UNION ALL (
   SELECT p.number, r.event, r.time, r.quality, {", ".join(f"r.{name}" for name in NONE)}
   FROM (SELECT * FROM permit WHERE start < upper ORDER BY number) AS p
-  CROSS JOIN LATERAL ({" UNION ALL ".join(_branch(*each) for each in _BRANCHES)}) AS r
+  CROSS JOIN LATERAL ({{branches}}) AS r
   LIMIT %(limit)s)
 """  # noqa: S608 - the parts are constants of this module
+SELECT_CHUNK = CHUNK.format(branches=" UNION ALL ".join(branch(*each) for each in _BRANCHES))
 INSERT_PROVISIONS = """
 INSERT INTO audit.provision
   (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)
@@ -163,6 +165,8 @@ class Question:
     after: Place | None = None
     person: int | None = None
     """The number of the one person whom it is about; None: everyone."""
+    properties: frozenset[str] | None = None
+    """None: all observed properties, but those whose documents are identifying."""
 
     def check(self) -> None:
         """CityError `invalid` for a code that the vocabulary does not have."""
@@ -175,10 +179,16 @@ class Question:
             (declared.name, code)
             for declared in self.sector.properties
             if declared.category is not None
+            and self._reads(declared)
             and self.category in CATEGORIES.above(declared.category)
             for code in CATEGORIES.reaching(declared.category)
         ]
         return [name for name, _ in pairs], [code for _, code in pairs]
+
+    def _reads(self, declared: ObservedProperty) -> bool:
+        if self.properties is None:
+            return not declared.identifying
+        return declared.name in self.properties
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ class ObservedProperty:
     Quality.OUT_OF_RANGE. `vocabulary` lists the texts of a category. `decimals` is the declared
     resolution, as decimal places in `unit` (0 to 9): results that have no more of them take a few
     bits in a columnstore (core/resolution.py); others are kept as they come. `category` is what it
-    tells of a person (consent/vocabulary.py); where it has none, no grant reaches it.
+    tells of a person (consent/vocabulary.py); where it has none, no grant reaches it. `data_class`
+    is its own where that is not its sector's. `identifying`: its documents name persons in words of
+    the sender, so that they leave only by a route of the sector that puts names of ours in place.
     """
 
     name: str
@@ -28,6 +30,8 @@ class ObservedProperty:
     vocabulary: tuple[str, ...] = ()
     decimals: int | None = None
     category: str | None = None
+    data_class: DataClass | None = None
+    identifying: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,22 @@ class Sector:
     def by_name(self) -> dict[str, ObservedProperty]:
         """Observed properties by name."""
         return {declared.name: declared for declared in self.properties}
+
+    def class_of(self, observed_property: str) -> DataClass:
+        """The data class of a property, by its base name; an undeclared one has the sector's."""
+        declared = self.by_name.get(observed_property)
+        own = None if declared is None else declared.data_class
+        return self.data_class if own is None else own
+
+    @cached_property
+    def classes(self) -> frozenset[DataClass]:
+        """Every data class that it may hold."""
+        return frozenset((self.data_class, *(self.class_of(name) for name in self.by_name)))
+
+    @cached_property
+    def is_about_persons(self) -> bool:
+        """Whether any of it is personal: then whatever cannot be read may be."""
+        return DataClass.PERSONAL in self.classes
 
 
 # Formats that every sector takes, besides its native ones (RFC 8428 and docs/ingest.md).

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import domains
+from consent.decide import handled_by_class
 from core.errors import CityError, invalid
-from core.sensorthings import DataClass
 from core.settings import PREFIX, Settings
 from core.tokens import Verifier, load_keys
 from deploy import broker, child, disk, postgres, supervise
@@ -340,9 +340,8 @@ def verifier(own: Any, settings: Settings) -> Verifier:
 
 
 def readable_sectors() -> tuple[str, ...]:
-    """Sectors whose raw messages an operator may follow on the broker: never personal ones."""
-    allowed = (DataClass.OPEN, DataClass.SHARED)
-    return tuple(name for name in domains.names() if domains.sector(name).data_class in allowed)
+    """Sectors whose raw messages an operator may follow on the broker: none of them personal."""
+    return tuple(name for name in domains.names() if handled_by_class(domains.sector(name).classes))
 
 
 def lock_folder(data: Path) -> int:

@@ -14,7 +14,6 @@ from core.remembered import STREAMS_MAX, STREAMS_MIN, Remembered
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import (
     Categories,
-    DataClass,
     Decoded,
     Documents,
     Heard,
@@ -102,7 +101,7 @@ def _rule(sector: Sector, kind: ResultKind, observed_property: str, unit: str | 
     stream = Stream("", observed_property, unit)
     declared = sector.by_name.get(stream.base_property)
     if declared is None:
-        if sector.data_class is DataClass.PERSONAL:
+        if sector.is_about_persons:
             return _Rule(("undeclared", f"property: {observed_property} is not declared here"))
         if unit is not None and not is_ucum(unit):
             return _Rule(("bad-unit", f"unit: {unit!r} is not a UCUM unit"))

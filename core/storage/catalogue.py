@@ -190,7 +190,10 @@ class Catalogue:
                 (d.unit if d else None) or s.unit or "1"
                 for d, (s, _, _) in zip(declared, missing.values(), strict=True)
             ],
-            "classes": [self._class_of(gateway) for _, _, gateway in missing.values()],
+            "classes": [
+                self._class_of(gateway, stream.base_property)
+                for stream, _, gateway in missing.values()
+            ],
             "undeclared": [d is None for d in declared],
             "decimals": [d and d.decimals for d in declared],
         }
@@ -207,12 +210,12 @@ class Catalogue:
         if new:
             self._classes.update(connection.execute(UPSERT_GATEWAYS, {"ids": new}).fetchall())
 
-    def _class_of(self, gateway: str) -> str:
-        """The sector's class, unless the operator declared another for what this gateway sends.
+    def _class_of(self, gateway: str, observed_property: str = "") -> str:
+        """The declared class, unless the operator declared another for what this gateway sends.
 
-        A personal sector stays personal: no declaration about a gateway can open it.
+        What is personal stays personal: no declaration about a gateway can open it.
         """
-        own = self.sector.data_class
+        own = self.sector.class_of(observed_property)
         declared = self._classes.get(gateway)
         return own.value if own is DataClass.PERSONAL or declared is None else declared
 

@@ -120,7 +120,12 @@ class Rejection:
 
 def is_sealed(sector: Sector) -> bool:
     """Whether the sector's rejections are unseen by operators."""
-    return sector.data_class not in BY_CLASS
+    return _class_of(sector) not in BY_CLASS
+
+
+def _class_of(sector: Sector) -> DataClass:
+    """Of what could not be read: the strictest that it may be."""
+    return DataClass.PERSONAL if sector.is_about_persons else sector.data_class
 
 
 def printable(text: str) -> str:
@@ -245,7 +250,7 @@ def _insert(
         rows.append((
             sector.name, r.gateway, r.format, r.channel, r.boot, r.seq, r.item, r.reason, detail,
             item.digest, payload, item.count, item.seen, item.seen, item.hour,
-            sector.data_class.value, hidden, r.item_format if r.payload else None, len(r.payload),
+            _class_of(sector).value, hidden, r.item_format if r.payload else None, len(r.payload),
         ))  # fmt: skip
     if rows:
         with connection.cursor() as cursor:
@@ -256,7 +261,7 @@ def _insert(
 
     for (gateway, form, reason, hour), group in groupby(sorted(room.folded, key=place), place):
         values = {**scope, "gateway": gateway, "format": form, "reason": reason, "hour": hour}
-        _fold(connection, {**values, "data_class": sector.data_class.value}, list(group))
+        _fold(connection, {**values, "data_class": _class_of(sector).value}, list(group))
 
 
 def _fold(connection: Session, values: dict[str, Any], items: list[_Item]) -> None:

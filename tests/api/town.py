@@ -56,10 +56,16 @@ class Town:
         body = {"title_ja": recipient, "title_en": recipient, "country": country}
         return self.send("PUT", f"/v1/recipients/{recipient}", Role.OPERATOR, "office", body)
 
-    def bind(self, thing: str, persons: list[str], window: tuple[datetime, datetime | None]) -> str:
+    def bind(
+        self,
+        thing: str,
+        persons: list[str],
+        window: tuple[datetime, datetime | None],
+        sector: str = "health",
+    ) -> str:
         binding = str(uuid4())
         body = {"persons": persons, "event_from": iso(window[0]), "event_to": iso(window[1])}
-        path = f"/v1/consent/bindings/health/{thing}/{binding}"
+        path = f"/v1/consent/bindings/{sector}/{thing}/{binding}"
         answer = self.send("PUT", path, Role.OPERATOR, "office", body)
         return binding if answer.status_code == 200 else ""
 
@@ -126,9 +132,11 @@ class Town:
         """Whom the platform knows a person as."""
         return self.city.one("SELECT id FROM consent.subject WHERE key = %s", person)
 
-    def ask(self, recipient: str, limit: int = 50, **query: str) -> list[dict[str, Any]]:
+    def ask(
+        self, recipient: str, limit: int = 50, path: str = PATH, **query: str
+    ) -> list[dict[str, Any]]:
         """Every page of an answer; CityErrors fail."""
-        path = f"{PATH}?" + str(
+        path = f"{path}?" + str(
             httpx.QueryParams(
                 {"purpose": "dpv:ServiceManagement", "category": "pd:MedicalHealth",
                  "limit": str(limit), **query}

@@ -1,0 +1,1 @@
+"""Mobility: how people move; trips of persons are read by grants alone."""

@@ -1,0 +1,1 @@
+"""Response models of the mobility sector's own words: none; api.personal has those of all."""

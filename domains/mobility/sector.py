@@ -1,0 +1,25 @@
+"""What the mobility sector declares: trips of persons; what is not declared is personal too."""
+
+from core.sector import ObservedProperty, Sector
+from core.sensorthings import DataClass, ResultKind
+
+SECTOR = Sector(
+    name="mobility",
+    title_ja="移動",
+    title_en="Mobility",
+    # The strictest: a property that tells of no person says so by a data class of its own.
+    data_class=DataClass.PERSONAL,
+    formats=("gpx", "tap-csv", "tap-json"),
+    thing_title_ja="移動手段・端末",
+    thing_title_en="Vehicle, phone or card",
+    colour="#7c3aed",
+    properties=(
+        ObservedProperty("position", "位置", "Position", kind=ResultKind.POSITION,
+                         data_class=DataClass.PERSONAL, category="chimata:MovementTrack"),
+        ObservedProperty("tap", "改札・乗降", "Tap in or out", kind=ResultKind.DOCUMENT,
+                         data_class=DataClass.PERSONAL, category="chimata:TransitTap"),
+        # What was paid needs a grant of its own: who may see a trip need not see money.
+        ObservedProperty("fare", "運賃", "Fare", "{JPY}", minimum=0, maximum=1_000_000, decimals=0,
+                         data_class=DataClass.PERSONAL, category="pd:Transaction"),
+    ),
+)  # fmt: skip
