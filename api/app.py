@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
@@ -30,9 +31,11 @@ from api import (
     personal_rollups,
     personal_stream,
     problems,
+    records,
     rejections,
     sectors,
     static,
+    stops,
     things,
 )
 from api.fields import given_once
@@ -40,6 +43,9 @@ from api.limits import BodyLimit, SecurityHeaders
 from consent.gate import Gate
 from consent.receipts import Signer
 from consent.sequencer import Sequencer
+from consent.timestamper import Timestamper
+from consent.timestamps import Authority, load_certificates
+from consent.webhooks import Notifier, networks_of
 from core.errors import CityError
 from core.settings import Settings
 from core.tokens import load_secret, signing_key
@@ -49,7 +55,7 @@ log = logging.getLogger("chimata.api")
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
     "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
-    "/v1/me", "/v1/disclosures/{disclosure}",
+    "/v1/me", "/v1/disclosures/{disclosure}", "/v1/stops",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
@@ -90,8 +96,9 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
     recipients = (personal, personal_stream, personal_export, personal_rollups)
-    for router in (consent.router, *(each.router for each in recipients), disclosures.router):
-        app.include_router(router, dependencies=signed_in)
+    persons = (consent, disclosures, records, stops)
+    for each in (*recipients, *persons):
+        app.include_router(each.router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
     app.include_router(things.router, dependencies=signed_in)
@@ -121,29 +128,41 @@ def _sector_routers() -> Iterator[tuple[str, APIRouter]]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     gate = app.state.gate = Gate(settings)
+    workers = _workers(gate, settings)
     hub = app.state.hub = live.Hub(gate, settings.database_url, settings.sse_clients_max)
     hub.start()
-    sequencer = _sequencer(gate, settings)
+    for worker in workers:
+        worker.start()
     try:
         with _ending_streams_on_signal(hub.end_streams):
             yield
     finally:
         await hub.close()
-        if sequencer is not None:
-            await to_thread.run_sync(sequencer.stop)
+        for worker in workers:
+            await to_thread.run_sync(worker.stop)
         gate.close()
 
 
-def _sequencer(gate: Gate, settings: Settings) -> Sequencer | None:
-    """Makes disclosures provable, where this machine has the keys; else another one does."""
+def _workers(gate: Gate, settings: Settings) -> list[Sequencer | Notifier | Timestamper]:
+    """Make disclosures provable and tell who is to stop, where this machine has the keys."""
     try:
         signer, secret = Signer(signing_key(settings)), load_secret(settings)
     except CityError as error:
-        log.info("no proofs of disclosures are made here: %s", error)
-        return None
-    sequencer = Sequencer(gate, signer, secret)
-    sequencer.start()
-    return sequencer
+        log.info("no proofs of disclosures are made here, and no stop notices sent: %s", error)
+        return []
+    workers: list[Sequencer | Notifier | Timestamper] = [
+        Sequencer(gate, signer, secret),
+        Notifier(
+            gate,
+            secret,
+            networks_of(settings.notice_networks),
+            timedelta(seconds=settings.notice_seconds_max),
+        ),
+    ]
+    if settings.tsa_url:
+        authority = Authority(settings.tsa_url, load_certificates(settings.tsa_certificates))
+        workers.append(Timestamper(gate, authority, settings.tsa_seconds))
+    return workers
 
 
 @contextmanager

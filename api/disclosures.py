@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from api.fields import After, Limit, next_url, open_cursor, page_size
@@ -78,6 +78,9 @@ class Receipt(BaseModel):
     index: int
     proof: list[str]
     checkpoint: str
+    timestamp: str | None = Field(
+        description="of a timestamping authority on the checkpoint (RFC 3161), base64"
+    )
 
 
 class Receipts(BaseModel):
@@ -126,6 +129,33 @@ def read_checkpoint(request: Request) -> Response:
     key = published(door.signing_key_of(request).public_key())
     body = {"name": ORIGIN, "key": key, "checkpoint": door.gate_of(request).checkpoint()}
     return door.current(body)
+
+
+class Consistency(BaseModel):
+    """Two checkpoints, and the proof that the second tree only adds to the first."""
+
+    old: str
+    new: str
+    proof: list[str]
+
+
+@router.get("/v1/disclosures/consistency", response_model=Consistency)
+def read_consistency(
+    request: Request,
+    lower: Annotated[
+        int | None,
+        Query(alias="from", ge=1, lt=2**63, description="its size; left out: the first"),
+    ] = None,
+    upper: Annotated[
+        int | None,
+        Query(alias="to", ge=1, lt=2**63, description="a later one's; left out: the newest"),
+    ] = None,
+) -> Response:
+    """That nothing under one checkpoint was changed or left out under a later one."""
+    found = door.gate_of(request).consistency(lower, upper)
+    if found is None:
+        raise CityError("not-found", "there are no two such checkpoints, in this order")
+    return door.current(found)
 
 
 @router.get("/v1/disclosures/{disclosure}/receipts", response_model=Receipts)

@@ -60,6 +60,13 @@ def received(request: Request) -> AbstractContextManager[Session]:
     return gate_of(request).received(principal_of(request))
 
 
+def having(
+    request: Request, scope: str, what: str, *, writes: bool = False
+) -> AbstractContextManager[Session]:
+    """Gate.having for the caller of this request; same errors."""
+    return gate_of(request).having(principal_of(request), scope, what, writes=writes)
+
+
 def act(request: Request, scope: str, write: Callable[[Session, Principal], Written]) -> Written:
     """Gate.act as the caller of this request; same errors."""
     principal = principal_of(request)

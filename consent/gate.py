@@ -266,6 +266,30 @@ class Gate:
         with _connected(self._gate) as connection:
             return proofs.newest(connection)
 
+    def consistency(self, old: int | None, new: int | None) -> dict[str, Any] | None:
+        """What proves that one signed tree goes on in another; it tells of no person either."""
+        with _connected(self._gate) as connection:
+            return proofs.consistency(connection, old, new)
+
+    @contextmanager
+    def having(
+        self, principal: Principal, scope: str, what: str, *, writes: bool = False
+    ) -> Iterator[Session]:
+        """One transaction of the gate's role about what is no personal row and no act of consent.
+
+        CityError `unauthenticated` or `forbidden` for a principal without the scope.
+        """
+        if scope not in principal.scopes:
+            raise _no_entry(principal, what)
+        with _connected(self._gate, writes=writes) as connection:
+            yield connection
+
+    @contextmanager
+    def working(self) -> Iterator[Session]:
+        """One transaction for the platform's own workers: notices, timestamps."""
+        with _connected(self._gate, writes=True) as connection:
+            yield connection
+
     @contextmanager
     def own(self, principal: Principal) -> Iterator[Session]:
         """One read-only snapshot of what a person said: CityError without scope read:own."""

@@ -147,7 +147,12 @@ def put_objection(
     number = (
         one(connection, SELECT_RECIPIENT, key=recipient, field="recipient") if recipient else None
     )
-    body = {"objection": str(objection), "recipient": number, "purpose": purpose}
+    body = {
+        "objection": str(objection),
+        "recipient": number,
+        "purpose": purpose,
+        "touches": PURPOSES.touching(purpose) if purpose else None,
+    }
     with explained("objection"):
         return write(connection, "OBJECT", principal, body, subject=subject)
 

@@ -64,7 +64,15 @@ def root(size: int, nodes: Nodes) -> Hash:
 
 def inclusion_proof(index: int, size: int, nodes: Nodes) -> list[Hash]:
     """The audit path of a leaf, from the leaf up (2.1.1)."""
-    return _hashes(_path(index, 0, size), nodes)
+    return inclusion_proofs([(index, size)], nodes)[0]
+
+
+def inclusion_proofs(places: Sequence[tuple[int, int]], nodes: Nodes) -> list[list[Hash]]:
+    """The audit paths of leaves, each in the tree of its size, with one look at the nodes."""
+    paths = [_path(index, 0, size) for index, size in places]
+    spans = list(dict.fromkeys(span for path in paths for span in path))
+    found = dict(zip(spans, _hashes(spans, nodes), strict=True))
+    return [[found[span] for span in path] for path in paths]
 
 
 def consistency_proof(old: int, size: int, nodes: Nodes) -> list[Hash]:

@@ -1,5 +1,6 @@
 """The tree of deliveries in the database: records get their places, receipts are made of them."""
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,19 @@ LOCK = 0x54524545  # one sequencer at a time on one database ("TREE")
 TAKE_LOCK = "SELECT pg_try_advisory_xact_lock(%s)"
 SELECT_SIZE = "SELECT coalesce(max(index) + 1, 0) FROM audit.leaf"
 SELECT_SIGNED = "SELECT size, note FROM audit.checkpoint ORDER BY size DESC LIMIT 1"
+SELECT_FROM = """
+SELECT size, note FROM audit.checkpoint WHERE size >= %(size)s ORDER BY size LIMIT 1
+"""
+SELECT_TO = """
+SELECT size, note FROM audit.checkpoint WHERE size <= %(size)s ORDER BY size DESC LIMIT 1
+"""
+# Of each leaf the earliest checkpoint with a timestamp that covers it.
+SELECT_STAMPED = """
+SELECT i.index, s.size, c.note, s.token FROM unnest(%(indices)s::bigint[]) AS i (index)
+CROSS JOIN LATERAL (SELECT * FROM audit.timestamp t WHERE t.size > i.index
+                    ORDER BY t.size LIMIT 1) AS s
+JOIN audit.checkpoint c ON c.size = s.size
+"""
 TAKE_UNSEQUENCED = """
 DELETE FROM audit.unsequenced WHERE ctid = ANY(ARRAY(
   SELECT ctid FROM audit.unsequenced LIMIT %(limit)s)) RETURNING provision
@@ -141,18 +155,41 @@ def receipts(
     signed = connection.execute(SELECT_SIGNED).fetchone()
     if signed is None or any(row[0] is None for row in found):
         raise CityError("unavailable", "its records get their places now: ask again in a second")
-    size, note = signed
-    nodes = nodes_of(connection)
+    stamped = {
+        index: (size, note, base64.b64encode(token).decode())
+        for index, size, note, token in connection.execute(
+            SELECT_STAMPED, {"indices": [row[0] for row in found]}
+        )
+    }
+    under = [stamped.get(row[0], (*signed, None)) for row in found]
+    places = [(row[0], size) for row, (size, _, _) in zip(found, under, strict=True)]
+    paths = merkle.inclusion_proofs(places, nodes_of(connection))
     return [
         {
             "record": record,
             "salt": salt.hex(),
             "index": index,
-            "proof": [h.hex() for h in merkle.inclusion_proof(index, size, nodes)],
+            "proof": [hashed.hex() for hashed in path],
             "checkpoint": note,
+            "timestamp": token,
         }
-        for index, record, salt in found
+        for (index, record, salt), (_, note, token), path in zip(found, under, paths, strict=True)
     ]
+
+
+def consistency(connection: Session, old: int | None, new: int | None) -> dict[str, Any] | None:
+    """That one signed tree is the beginning of another; None where there are no two such.
+
+    A size left out: of the first tree, of the newest.
+    """
+    first = connection.execute(SELECT_FROM, {"size": old or 0}).fetchone()
+    last = connection.execute(SELECT_TO, {"size": new or merkle.SIZE_MAX - 1}).fetchone()
+    if first is None or last is None or first[0] > last[0]:
+        return None
+    if first[0] != (old or first[0]) or last[0] != (new or last[0]):
+        return None
+    proof = merkle.consistency_proof(first[0], last[0], nodes_of(connection))
+    return {"old": first[1], "new": last[1], "proof": [hashed.hex() for hashed in proof]}
 
 
 def newest(connection: Session) -> str | None:

@@ -8,16 +8,14 @@ signed note (C2SP tlog-checkpoint): origin, size and root of the tree under an E
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from consent import merkle
-from core.errors import brief, invalid
+from core.errors import CityError, brief, invalid
 
 ORIGIN = "chimata/disclosures"
 ED25519 = b"\x01"
@@ -35,7 +33,10 @@ class Signer:
 
     def sign(self, size: int, root: bytes) -> str:
         """A checkpoint of this tree."""
-        text = f"{ORIGIN}\n{size}\n{base64.b64encode(root).decode()}\n"
+        return self.note(f"{ORIGIN}\n{size}\n{base64.b64encode(root).decode()}\n")
+
+    def note(self, text: str) -> str:
+        """A signed note; the first line of its text says what it is about."""
         signed = key_id(self.name, self._key.public_key()) + self._key.sign(text.encode())
         return f"{text}\n\N{EM DASH} {self.name} {base64.b64encode(signed).decode()}\n"
 
@@ -46,8 +47,8 @@ def key_id(name: str, key: Ed25519PublicKey) -> bytes:
     return whole.digest()[:KEY_ID_BYTES]
 
 
-def open_checkpoint(note: str, key: Ed25519PublicKey, name: str = ORIGIN) -> tuple[int, bytes]:
-    """Size and root of a checkpoint that this key signed; CityError `invalid` for any other."""
+def open_note(note: str, key: Ed25519PublicKey, name: str) -> str:
+    """The text of a note that this key signed; CityError `invalid` for any other."""
     text, _, signatures = note.rpartition("\n\n")
     text += "\n"
     wanted = key_id(name, key)
@@ -57,12 +58,21 @@ def open_checkpoint(note: str, key: Ed25519PublicKey, name: str = ORIGIN) -> tup
             signed = base64.b64decode(encoded, validate=True)
             if (dash, named, signed[:KEY_ID_BYTES]) == ("\N{EM DASH}", name, wanted):
                 key.verify(signed[KEY_ID_BYTES:], text.encode())
-                origin, size, root, end = text.split("\n")
-                if origin == ORIGIN and not end and size.isdecimal():
-                    return int(size), base64.b64decode(root, validate=True)
+                return text
     except (ValueError, InvalidSignature) as error:
-        raise invalid("checkpoint", "its signature or its form is not valid") from error
-    raise invalid("checkpoint", "it is not signed by this key")
+        raise invalid("signature", "it is not valid") from error
+    raise invalid("signature", "it is not signed by this key")
+
+
+def open_checkpoint(note: str, key: Ed25519PublicKey, name: str = ORIGIN) -> tuple[int, bytes]:
+    """Size and root of a checkpoint that this key signed; CityError `invalid` for any other."""
+    try:
+        origin, size, root, end = open_note(note, key, name).split("\n")
+        if origin == ORIGIN and not end and size.isdecimal():
+            return int(size), base64.b64decode(root, validate=True)
+    except (ValueError, CityError) as error:
+        raise invalid("checkpoint", f"its signature or its form is not valid: {error}") from error
+    raise invalid("checkpoint", "it is of another form")
 
 
 def commitment(salt: bytes, record: str) -> bytes:
@@ -77,6 +87,9 @@ class Receipt:
     text: str
     index: int
     size: int
+    note: str
+    timestamp: bytes | None
+    """An authority's token on the note, which is still to be checked."""
 
 
 def public_key(text: str) -> Ed25519PublicKey:
@@ -92,27 +105,17 @@ def published(key: Ed25519PublicKey) -> str:
     return base64.b64encode(key.public_bytes_raw()).decode()
 
 
-def check(content: bytes, key: Ed25519PublicKey) -> Iterator[Receipt]:
-    """The receipts of a file or an answer; CityError `invalid` at the first that does not hold."""
-    try:
-        told = orjson.loads(content)
-        found = told["receipts"] if isinstance(told, dict) and "receipts" in told else [told]
-    except ValueError as error:
-        raise invalid("receipt", f"is no JSON: {brief(error)}") from error
-    for receipt in found:
-        yield check_receipt(receipt, key)
-
-
 def check_receipt(receipt: Any, key: Ed25519PublicKey) -> Receipt:
     """A receipt that holds; CityError `invalid` names what does not. Nothing else is needed."""
     try:
         record, index = str(receipt["record"]), int(receipt["index"])
         leaf = commitment(bytes.fromhex(receipt["salt"]), record)
         proof = [bytes.fromhex(each) for each in receipt["proof"]]
-        note = str(receipt["checkpoint"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        note, token = str(receipt["checkpoint"]), receipt.get("timestamp")
+        stamp = base64.b64decode(token, validate=True) if token is not None else None
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise invalid("receipt", f"is not of the form of a receipt: {brief(error)}") from error
     size, root = open_checkpoint(note, key)
     if not merkle.includes(index, size, leaf, proof, root):
         raise invalid("proof", "the record is not in the tree that was signed")
-    return Receipt(record, index, size)
+    return Receipt(record, index, size, note, stamp)

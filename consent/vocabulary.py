@@ -180,6 +180,11 @@ class Tree:
             code = self.terms[code].parent
         return tuple(chain)
 
+    def touching(self, code: str) -> tuple[str, ...]:
+        """It, all above it and all below it: the grants that an objection to it touches."""
+        below = (each for each in self.terms if code in self.above(each))
+        return tuple(sorted({*self.above(code), *below}))
+
     def is_special(self, code: str) -> bool:
         """Whether it, or a term above it, requires care; an unknown one does."""
         above = self.above(code)

@@ -74,6 +74,18 @@ class Settings:
     """Live subscribers a process."""
     future_seconds_max: float = 900.0
     """An observation further ahead of the receiver's clock than this is rejected."""
+    controller: str = ""
+    """Who runs this city, as records of consent name it: `name;address;contact`."""
+    notice_seconds_max: float = 86_400.0
+    """A stop notice that is not acknowledged for so long is escalated."""
+    notice_networks: str = ""
+    """Networks that are not public to which stop notices may go, also by http: `10.1.0.0/16,…`."""
+    tsa_url: str = ""
+    """Timestamping authority (RFC 3161) for checkpoints of disclosures; empty means none."""
+    tsa_certificates: Path = Path()
+    """PEM file of the certificates above the authority's own."""
+    tsa_seconds: float = 60.0
+    """A checkpoint is timestamped at most so often."""
     pool_connections_max: int = 8
     """Connections a pool, one pool a database role."""
 

@@ -319,15 +319,24 @@ def _issue(
 
 @app.command()
 def verify(
-    receipt: Annotated[Path, typer.Argument(help="A file of receipts, or - for standard input.")],
+    file: Annotated[Path, typer.Argument(help="What the API answered, or - for standard input.")],
     key: Annotated[str, typer.Option(help="The platform's public key, as it published it.")],
+    tsa: Annotated[
+        Path | None, typer.Option(help="PEM certificates of the timestamping authority.")
+    ] = None,
+    kept: Annotated[Path | None, typer.Option(help="A checkpoint that you kept.")] = None,
 ) -> None:
-    """Check receipts of disclosures offline: what was delivered is in the tree that was signed."""
-    from consent import receipts
+    """Check offline: receipts, a proof between checkpoints, a record of consent."""
+    from consent import checks, receipts, timestamps
 
-    text = sys.stdin.buffer.read() if str(receipt) == "-" else receipt.read_bytes()
-    for checked in receipts.check(text, receipts.public_key(key)):
-        say(f"holds: leaf {checked.index} of {checked.size}: {checked.text}")
+    text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    known = checks.Known(
+        receipts.public_key(key),
+        timestamps.load_certificates(tsa) if tsa else (),
+        kept.read_text("utf-8") if kept else None,
+    )
+    for held in checks.check(text, known):
+        say(held)
 
 
 @app.command()

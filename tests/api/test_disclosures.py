@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from consent import merkle, proofs, receipts
+from consent import checks, merkle, proofs, receipts
 from consent.gate import Gate
 from core.errors import CityError
 from core.settings import Settings
-from core.tokens import Role
+from core.tokens import Principal, Role, signing_key
 from tests.api.conftest import Served
 from tests.api.town import DAY, PATH, Town
 from tests.consent.oracle import Row
@@ -75,7 +75,7 @@ def test_a_receipt_is_for_whom_it_concerns(town: Town) -> None:
         assert one in both
         record = orjson.loads(one["record"])
         assert (record["recipient"], record["disclosure"]) == ("clinic", clinic)
-        assert person not in one["record"], "a record has the names that its recipient was told"
+        assert f'"{person}"' not in one["record"], "it has the names that its recipient was told"
     for disclosure, role, who in (
         (clinic, Role.RECIPIENT, "gym"),
         (gym, Role.CITIZEN, "ai"),
@@ -121,7 +121,7 @@ def test_it_holds_offline_and_nothing_forged_does(town: Town) -> None:
         receipts.check_receipt(receipt, Ed25519PrivateKey.generate().public_key())
     for content in (b"", b"[]", b"{}", b'{"receipts": [1]}', b"\xff"):
         with pytest.raises(CityError):
-            assert list(receipts.check(content, key)) == "nothing"
+            assert list(checks.check(content, checks.Known(key))) == "nothing"
 
 
 def test_the_command_checks_without_a_server(town: Town, tmp_path: Path) -> None:
@@ -154,8 +154,76 @@ def test_the_tree_only_grows(town: Town) -> None:
     for (old, before), (size, after) in itertools.pairwise(trees):
         proof = merkle.consistency_proof(old, size, nodes)
         assert merkle.is_consistent(old, size, before, after, proof)
+        path = f"/v1/disclosures/consistency?from={old}&to={size}"
+        answer = town.send("GET", path, Role.CITIZEN, "ai")
+        assert answer.json()["proof"] == [hashed.hex() for hashed in proof]
+        (held,) = checks.check(answer.content, checks.Known(key))
+        assert held == f"holds: the tree of {old} leaves is the beginning of the one of {size}"
     assert connection.execute("SELECT count(*) FROM audit.leaf").fetchone() == (trees[-1][0],)
     assert trees[-1][0] == 4 * 3
+
+
+def test_a_checkpoint_that_was_kept_is_the_beginning_of_the_newest(
+    town: Town, tmp_path: Path
+) -> None:
+    """By the command, without a server; another tree's is not, nor is a forged proof."""
+    receipts_of(town, disclose(town, "clinic"), Role.RECIPIENT, "clinic")
+    told = town.send("GET", "/v1/disclosures/checkpoint", Role.CITIZEN, "ai").json()
+    receipts_of(town, disclose(town, "gym"), Role.RECIPIENT, "gym")
+    answer = town.send("GET", "/v1/disclosures/consistency", Role.CITIZEN, "ai").json()
+    assert answer["old"] == told["checkpoint"]
+    signer = receipts.Signer(signing_key(town.served.app.state.settings))
+    other = signer.sign(2, bytes(32))
+    key = receipts.public_key(told["key"])
+    for change, kept, reason in (
+        ({}, told["checkpoint"], None),
+        ({}, answer["new"], "kept"),
+        ({}, other, "kept"),
+        ({"proof": []}, None, "proof"),
+        ({"proof": [*answer["proof"], "00" * 32]}, None, "proof"),
+        ({"proof": ["z"]}, None, "proof"),
+        ({"proof": 7}, None, "proof"),
+        ({"old": other}, None, "proof"),
+        ({"new": answer["old"], "old": answer["new"]}, None, "proof"),
+        ({"new": "no note"}, None, "checkpoint"),
+    ):
+        content = orjson.dumps({**answer, **change})
+        known = checks.Known(key, kept=kept)
+        if reason is None:
+            assert "nothing of the 2 leaves" in next(checks.check(content, known))
+            continue
+        with pytest.raises(CityError) as caught:
+            list(checks.check(content, known))
+        assert caught.value.fields[0].name == reason, change
+    file, note = tmp_path / "proof.json", tmp_path / "kept.txt"
+    file.write_bytes(orjson.dumps(answer))
+    note.write_text(told["checkpoint"])
+    done = subprocess.run(
+        [str(CHIMATA), "verify", str(file), "--key", told["key"], "--kept", str(note)],
+        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for query in ("?from=1", "?from=2&to=1", "?from=2&to=99"):
+        path = f"/v1/disclosures/consistency{query}"
+        assert town.send("GET", path, Role.CITIZEN, "ai").status_code == 404
+
+
+def test_receipts_look_the_tree_up_once(town: Town) -> None:
+    """However many records a disclosure has."""
+    disclosure = disclose(town, "clinic")
+    assert len(receipts_of(town, disclosure, Role.RECIPIENT, "clinic")) == 2
+    asked: list[str] = []
+
+    class Counting:
+        def execute(self, query: Any, *rest: Any) -> Any:
+            asked.append(str(query))
+            return town.connection.execute(query, *rest)
+
+    clinic = Principal(Role.RECIPIENT, "clinic", None, None, frozenset(), 0)
+    found = proofs.receipts(Counting(), clinic, UUID(disclosure))  # type: ignore[arg-type]
+    assert found is not None
+    assert len(found) == 2
+    assert len([query for query in asked if "audit.node" in query]) == 1
 
 
 def test_each_record_gets_one_place_whoever_sequences(database_url: str, tmp_path: Path) -> None:

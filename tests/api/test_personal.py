@@ -33,6 +33,7 @@ FILLED = {
     "{mmsi}": MARK,
     "{rejection}": MARK,
     "{gateway}": MARK,
+    "{grant}": "00000000-0000-4000-8000-000000000001",
     "{disclosure}": "00000000-0000-4000-8000-000000000001",
 }
 ASKED = {
