@@ -24,15 +24,18 @@ from api import (
     docs,
     gateways,
     live,
+    mandates,
     metrics,
     observations,
     personal,
     personal_export,
     personal_rollups,
     personal_stream,
+    preferences,
     problems,
     records,
     rejections,
+    requests,
     sectors,
     static,
     stops,
@@ -40,12 +43,14 @@ from api import (
 )
 from api.fields import given_once
 from api.limits import BodyLimit, SecurityHeaders
+from consent import matcher
 from consent.gate import Gate
 from consent.receipts import Signer
 from consent.sequencer import Sequencer
 from consent.timestamper import Timestamper
 from consent.timestamps import Authority, load_certificates
 from consent.webhooks import Notifier, networks_of
+from consent.worker import Worker
 from core.errors import CityError
 from core.settings import Settings
 from core.tokens import load_secret, signing_key
@@ -55,7 +60,7 @@ log = logging.getLogger("chimata.api")
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
     "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
-    "/v1/me", "/v1/disclosures/{disclosure}", "/v1/stops",
+    "/v1/me", "/v1/disclosures/{disclosure}", "/v1/stops", "/v1/requests", "/v1/delegate",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
@@ -96,7 +101,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
     recipients = (personal, personal_stream, personal_export, personal_rollups)
-    persons = (consent, disclosures, records, stops)
+    persons = (consent, disclosures, records, stops, preferences, requests, mandates)
     for each in (*recipients, *persons):
         app.include_router(each.router, dependencies=signed_in)
     for name, router in _sector_routers():
@@ -143,21 +148,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gate.close()
 
 
-def _workers(gate: Gate, settings: Settings) -> list[Sequencer | Notifier | Timestamper]:
-    """Make disclosures provable and tell who is to stop, where this machine has the keys."""
+def _workers(gate: Gate, settings: Settings) -> list[Worker | Sequencer | Notifier | Timestamper]:
+    """Match requests; with the keys of this machine, prove disclosures, and tell who is to stop."""
+    workers: list[Worker | Sequencer | Notifier | Timestamper] = [
+        matcher.matcher(gate.match_requests)
+    ]
     try:
         signer, secret = Signer(signing_key(settings)), load_secret(settings)
     except CityError as error:
         log.info("no proofs of disclosures are made here, and no stop notices sent: %s", error)
-        return []
-    workers: list[Sequencer | Notifier | Timestamper] = [
+        return workers
+    networks = networks_of(settings.notice_networks)
+    notice_seconds_max = timedelta(seconds=settings.notice_seconds_max)
+    workers += [
         Sequencer(gate, signer, secret),
-        Notifier(
-            gate,
-            secret,
-            networks_of(settings.notice_networks),
-            timedelta(seconds=settings.notice_seconds_max),
-        ),
+        Notifier(gate, secret, networks, notice_seconds_max),
     ]
     if settings.tsa_url:
         authority = Authority(settings.tsa_url, load_certificates(settings.tsa_certificates))

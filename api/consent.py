@@ -13,6 +13,7 @@ from consent import door, grants
 from consent.grants import Terms
 from consent.levels import LEVELS
 from consent.log import Written
+from consent.recipient_kinds import KINDS
 from consent.results import Row
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation, Tree
 
@@ -68,6 +69,11 @@ class GrantBody(Body):
             ]
         },
     )
+
+    def terms(self) -> Terms:
+        """What it says."""
+        said = self.model_dump(exclude={"countries", "operation"})
+        return Terms(**said, countries=tuple(self.countries), operation=self.operation)
 
 
 class ObjectionBody(Body):
@@ -141,12 +147,8 @@ def read_grants(request: Request) -> Response:
 @router.put("/v1/consent/grants/{grant}", response_model=Done)
 def put_grant(request: Request, grant: GrantId, body: GrantBody) -> Response:
     """Grant, or narrow the grant of this id: scope `write:own`."""
-    terms = Terms(
-        **body.model_dump(exclude={"countries", "operation"}),
-        countries=tuple(body.countries),
-        operation=body.operation,
-    )
-    return _done(
+    terms = body.terms()
+    return done(
         door.act(request, "write:own", lambda c, who: grants.put_grant(c, who, grant, terms))
     )
 
@@ -154,13 +156,13 @@ def put_grant(request: Request, grant: GrantId, body: GrantBody) -> Response:
 @router.delete("/v1/consent/grants/{grant}", response_model=Done)
 def revoke_grant(request: Request, grant: GrantId) -> Response:
     """Take a grant back; once this answers, nothing of it is delivered on any channel."""
-    return _done(door.act(request, "write:own", lambda c, who: grants.revoke(c, who, grant)))
+    return done(door.act(request, "write:own", lambda c, who: grants.revoke(c, who, grant)))
 
 
 @router.put("/v1/consent/objections/{objection}", response_model=Done)
 def put_objection(request: Request, objection: GrantId, body: ObjectionBody) -> Response:
     """Object: it shuts every grant given before it. A later grant is the person's new word."""
-    return _done(
+    return done(
         door.act(
             request,
             "write:own",
@@ -174,7 +176,7 @@ def put_binding(
     request: Request, sector: KnownSector, thing: ThingId, binding: GrantId, body: BindingBody
 ) -> Response:
     """Say whom a Thing describes, once for each moment: scope `write:bindings`."""
-    return _done(
+    return done(
         door.act(
             request,
             "write:bindings",
@@ -191,7 +193,7 @@ def end_binding(
 ) -> Response:
     """End a binding now; what was observed until now keeps its persons."""
     del sector, thing
-    return _done(
+    return done(
         door.act(request, "write:bindings", lambda c, who: grants.end_binding(c, who, binding))
     )
 
@@ -199,7 +201,7 @@ def end_binding(
 @router.put("/v1/recipients/{recipient}", response_model=Done)
 def put_recipient(request: Request, recipient: RecipientKey, body: RecipientBody) -> Response:
     """Register a recipient, or change what is said of it: scope `write:recipients`."""
-    return _done(
+    return done(
         door.act(
             request,
             "write:recipients",
@@ -213,7 +215,7 @@ def put_recipient(request: Request, recipient: RecipientKey, body: RecipientBody
 @router.delete("/v1/recipients/{recipient}", response_model=Done)
 def suspend_recipient(request: Request, recipient: RecipientKey) -> Response:
     """Suspend a recipient: it reads nothing until it is registered again."""
-    return _done(
+    return done(
         door.act(
             request, "write:recipients", lambda c, who: grants.suspend_recipient(c, who, recipient)
         )
@@ -232,20 +234,22 @@ class Term(BaseModel):
 
 
 class Vocabulary(BaseModel):
-    """What a grant may name."""
+    """What a grant or a statement may name."""
 
     purposes: list[Term]
     categories: list[Term]
+    kinds: list[Term] = Field(description="of recipient")
     operations: list[Operation]
     resolutions: list[Resolution]
 
 
 @router.get("/v1/consent/vocabulary", response_model=Vocabulary)
 def read_vocabulary(request: Request) -> Response:
-    """Purposes and categories of personal data (W3C DPV 2.3), operations and resolutions."""
+    """Purposes, categories of personal data and kinds of recipient (W3C DPV 2.3), and the rest."""
     body = {
         "purposes": _terms(PURPOSES),
         "categories": _terms(CATEGORIES),
+        "kinds": _terms(KINDS),
         "operations": [each.value for each in Operation],
         "resolutions": [level.name for level in LEVELS],
     }
@@ -266,7 +270,8 @@ def _terms(tree: Tree) -> list[dict[str, Any]]:
     ]
 
 
-def _done(written: Written) -> Response:
+def done(written: Written) -> Response:
+    """The answer to an act."""
     return door.current({"sigma": written.sigma, "at": written.at.astimezone(UTC)})
 
 

@@ -18,6 +18,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Request, Response
 
+from consent.decide import READ_OWN
 from consent.gate import Gate, PermittedConnection
 from consent.log import Written
 from core.sector import Sector
@@ -50,9 +51,9 @@ def rejections(request: Request) -> AbstractContextManager[PermittedConnection]:
     return gate_of(request).rejections(principal_of(request))
 
 
-def own(request: Request) -> AbstractContextManager[Session]:
+def own(request: Request, scope: str = READ_OWN) -> AbstractContextManager[Session]:
     """Gate.own for the caller of this request; same errors."""
-    return gate_of(request).own(principal_of(request))
+    return gate_of(request).own(principal_of(request), scope)
 
 
 def received(request: Request) -> AbstractContextManager[Session]:

@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from consent import audit, personal, proofs
+from consent import audit, matcher, personal, proofs
 from consent.channels import SELECT_POSITION, Position
 from consent.columns import Column, column_of
 from consent.decide import READ_OWN, READ_PERSONAL, classes_of, read_by_class
@@ -254,6 +254,11 @@ class Gate:
         with _connected(self._gate, writes=True) as connection:
             return proofs.sequence(connection, signer, secret)
 
+    def match_requests(self) -> bool:
+        """Match a few requests with what persons state; whether there is more to do."""
+        with _connected(self._gate, writes=True) as connection:
+            return matcher.turn(connection)
+
     def receipts(self, principal: Principal, disclosure: UUID) -> list[dict[str, Any]] | None:
         """What proves a disclosure to whom it concerns; None where there is none for the caller."""
         if not {READ_PERSONAL, READ_OWN} & principal.scopes:
@@ -291,9 +296,9 @@ class Gate:
             yield connection
 
     @contextmanager
-    def own(self, principal: Principal) -> Iterator[Session]:
-        """One read-only snapshot of what a person said: CityError without scope read:own."""
-        if READ_OWN not in principal.scopes:
+    def own(self, principal: Principal, scope: str = READ_OWN) -> Iterator[Session]:
+        """One read-only snapshot of what the caller said: CityError without the scope."""
+        if scope not in principal.scopes:
             raise _no_entry(principal, "a person's own grants")
         with _connected(self._gate) as connection:
             yield connection

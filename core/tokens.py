@@ -43,6 +43,7 @@ class Role(StrEnum):
     STAFF = "staff"
     RECIPIENT = "recipient"
     CITIZEN = "citizen"
+    BANK = "bank"
 
 
 SCOPES = {
@@ -59,8 +60,9 @@ SCOPES = {
         }
     ),
     Role.STAFF: frozenset({"read:shared"}),
-    Role.RECIPIENT: frozenset({"read:personal"}),
+    Role.RECIPIENT: frozenset({"read:personal", "write:requests"}),
     Role.CITIZEN: frozenset({"read:own", "write:own"}),
+    Role.BANK: frozenset({"write:delegated"}),
 }
 
 
