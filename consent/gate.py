@@ -8,6 +8,7 @@ does not. The gate binds three parameters, which a caller cannot: `classes` (wha
 read here), `sector` (its name) and `default_class` (the sector's own).
 """
 
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -384,7 +385,7 @@ class Lease:
     def __init__(self, pool: ConnectionPool[Session], chunk: Chunk) -> None:
         self._opened = _connected(pool, writes=True)
         self._released = threading.Lock()
-        connection = self._opened.__enter__()
+        connection = self._connection = self._opened.__enter__()
         try:
             personal.lease(connection, chunk.recipient)
             self._ends_at = time.monotonic() + personal.LEASE_SECONDS  # before the server's count
@@ -394,7 +395,9 @@ class Lease:
             raise
 
     def seconds_left(self) -> float:
-        """How long it lasts; not above 0 once it has ended."""
+        """How long it lasts; not above 0 once it has ended, with its session or by the clock."""
+        if _has_word(self._connection):
+            return 0.0
         return self._ends_at - time.monotonic()
 
     def release(self) -> None:
@@ -402,6 +405,18 @@ class Lease:
         if self._released.acquire(blocking=False):
             with suppress(CityError, psycopg.Error):  # the server has ended it
                 self._opened.__exit__(None, None, None)
+
+
+def _has_word(connection: Session) -> bool:
+    """Whether an idle session has heard from its server: that it was ended, most likely.
+
+    A server says so before it lets the session's locks go.
+    """
+    if connection.closed:
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _check_texts(params: Mapping[str, Any]) -> None:
