@@ -35,6 +35,7 @@ from api import (
     problems,
     records,
     rejections,
+    releases,
     requests,
     sectors,
     static,
@@ -61,6 +62,7 @@ ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
     "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
     "/v1/me", "/v1/disclosures/{disclosure}", "/v1/stops", "/v1/requests", "/v1/delegate",
+    "/v1/releases/{release}/evidence", "/v1/releases/{release}/publication",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
@@ -101,7 +103,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
     recipients = (personal, personal_stream, personal_export, personal_rollups)
-    persons = (consent, disclosures, records, stops, preferences, requests, mandates)
+    persons = (consent, disclosures, records, stops, preferences, requests, mandates, releases)
     for each in (*recipients, *persons):
         app.include_router(each.router, dependencies=signed_in)
     for name, router in _sector_routers():

@@ -41,7 +41,8 @@ _PERMITS = """
            ELSE p.upper END AS start
   FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
                        %(properties)s, %(categories)s, {span}, %(parties)s) AS p
-  JOIN datastream d ON d.id = p.datastream_id JOIN consent.level l ON l.number = p.level"""
+  JOIN datastream d ON d.id = p.datastream_id AND d.data_class = 'personal'
+  JOIN consent.level l ON l.number = p.level"""
 _NEW = """
     (SELECT * FROM (
        SELECT DISTINCT ON (time) consent.down(o.phenomenon_time, p.step) AS time,

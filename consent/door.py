@@ -105,7 +105,11 @@ def cacheable(request: Request, body: Any, media_type: str = JSON) -> Response:
 
     Revalidated each time, and private where a token widened what is seen.
     """
-    encoded = encode(body)
+    return cacheable_bytes(request, encode(body), media_type)
+
+
+def cacheable_bytes(request: Request, encoded: bytes, media_type: str) -> Response:
+    """The same for what is encoded already."""
     tag = f'"{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"'
     scope = "private" if principal_of(request).role else "public"
     headers = {"ETag": tag, "Cache-Control": f"{scope}, no-cache", "Vary": "Authorization"}

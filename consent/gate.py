@@ -313,6 +313,12 @@ class Gate:
             yield connection
 
     @contextmanager
+    def published(self) -> Iterator[Session]:
+        """One read-only snapshot of what everyone may read; its role sees nothing personal."""
+        with _connected(self._read) as connection:
+            yield connection
+
+    @contextmanager
     def operating(self, principal: Principal, scope: str) -> Iterator[Connection[tuple[Any, ...]]]:
         """One read-only snapshot for what operators read of the platform (consent.operations).
 
@@ -470,5 +476,7 @@ def _connected(
             yield connection
     except psycopg.errors.QueryCanceled as error:
         raise CityError("unavailable", "that took too long: ask for less at a time") from error
+    except psycopg.errors.IdleInTransactionSessionTimeout as error:
+        raise CityError("unavailable", "that took too long to be still permitted") from error
     except (psycopg.OperationalError, PoolTimeout, PoolClosed, TooManyRequests) as error:
         raise CityError("unavailable", "the database does not answer now") from error

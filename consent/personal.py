@@ -113,7 +113,8 @@ WITH permit AS MATERIALIZED (
            ELSE p.upper END AS start
   FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
                        %(properties)s, %(categories)s, %(span)s, %(parties)s) AS p
-  JOIN datastream d ON d.id = p.datastream_id JOIN consent.level l ON l.number = p.level
+  JOIN datastream d ON d.id = p.datastream_id AND d.data_class = 'personal'
+  JOIN consent.level l ON l.number = p.level
 )
 SELECT number, NULL AS event, NULL AS time, NULL AS quality, {", ".join(_PERMIT.values())}
 FROM permit WHERE start < upper

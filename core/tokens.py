@@ -57,6 +57,7 @@ SCOPES = {
             "subscribe",
             "write:bindings",
             "write:recipients",
+            "write:releases",
         }
     ),
     Role.STAFF: frozenset({"read:shared"}),
