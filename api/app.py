@@ -25,6 +25,7 @@ from api import (
     gateways,
     live,
     mandates,
+    me,
     metrics,
     observations,
     personal,
@@ -44,10 +45,12 @@ from api import (
 )
 from api.fields import given_once
 from api.limits import BodyLimit, SecurityHeaders
-from consent import matcher
+from consent import erasure, matcher
+from consent.erasure import Eraser
 from consent.gate import Gate
 from consent.receipts import Signer
 from consent.sequencer import Sequencer
+from consent.subject_keys import SubjectKeys
 from consent.timestamper import Timestamper
 from consent.timestamps import Authority, load_certificates
 from consent.webhooks import Notifier, networks_of
@@ -57,6 +60,8 @@ from core.settings import Settings
 from core.tokens import load_secret, signing_key
 
 log = logging.getLogger("chimata.api")
+
+Running = Worker | Sequencer | Eraser | Notifier | Timestamper
 
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
@@ -103,7 +108,9 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
     recipients = (personal, personal_stream, personal_export, personal_rollups)
-    persons = (consent, disclosures, records, stops, preferences, requests, mandates, releases)
+    persons = (
+        consent, disclosures, me, records, stops, preferences, requests, mandates, releases,
+    )  # fmt: skip
     for each in (*recipients, *persons):
         app.include_router(each.router, dependencies=signed_in)
     for name, router in _sector_routers():
@@ -135,7 +142,7 @@ def _sector_routers() -> Iterator[tuple[str, APIRouter]]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     gate = app.state.gate = Gate(settings)
-    workers = _workers(gate, settings)
+    workers = app.state.workers = _workers(gate, settings)
     hub = app.state.hub = live.Hub(gate, settings.database_url, settings.sse_clients_max)
     hub.start()
     for worker in workers:
@@ -150,20 +157,26 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gate.close()
 
 
-def _workers(gate: Gate, settings: Settings) -> list[Worker | Sequencer | Notifier | Timestamper]:
-    """Match requests; with the keys of this machine, prove disclosures, and tell who is to stop."""
-    workers: list[Worker | Sequencer | Notifier | Timestamper] = [
-        matcher.matcher(gate.match_requests)
-    ]
+def _workers(gate: Gate, settings: Settings) -> list[Running]:
+    """Match requests; with the keys of this machine, prove disclosures, tell who is to stop, erase.
+
+    Whoever was erased and is back, in a copy that was restored, is erased again before we serve.
+    """
+    workers: list[Running] = [matcher.matcher(gate.match_requests)]
     try:
         signer, secret = Signer(signing_key(settings)), load_secret(settings)
     except CityError as error:
-        log.info("no proofs of disclosures are made here, and no stop notices sent: %s", error)
+        log.info("no proofs are made here, no stop notices sent and nobody erased: %s", error)
         return workers
+    keys = SubjectKeys.of(settings)
+    again = erasure.replay(gate, keys)
+    if again:
+        log.warning("erased again: %d persons whom the database had not forgotten", again)
     networks = networks_of(settings.notice_networks)
     notice_seconds_max = timedelta(seconds=settings.notice_seconds_max)
     workers += [
-        Sequencer(gate, signer, secret),
+        Sequencer(gate, signer, secret, keys),
+        Eraser(gate, keys),
         Notifier(gate, secret, networks, notice_seconds_max),
     ]
     if settings.tsa_url:

@@ -73,8 +73,9 @@ class ReceivedPage(BaseModel):
 class Receipt(BaseModel):
     """A record, and the proof that it stands in the tree that was signed: `chimata verify`."""
 
-    record: str = Field(description="JSON, to be kept word by word")
-    salt: str
+    record: str | None = Field(description="JSON, to be kept word by word; null once erased")
+    salt: str | None
+    leaf: str | None = Field(description="of an erased record: what it left in the tree")
     index: int
     proof: list[str]
     checkpoint: str
@@ -161,7 +162,8 @@ def read_consistency(
 @router.get("/v1/disclosures/{disclosure}/receipts", response_model=Receipts)
 def read_receipts(request: Request, disclosure: DisclosureId) -> Response:
     """The receipts of a disclosure, for its recipient and for the persons in it."""
-    found = door.gate_of(request).receipts(door.principal_of(request), disclosure)
+    principal, keys = door.principal_of(request), door.subject_keys_of(request)
+    found = door.gate_of(request).receipts(principal, disclosure, keys)
     if found is None:
         raise CityError("not-found", f"there is no disclosure {disclosure} of yours with records")
     return door.current({"receipts": found})

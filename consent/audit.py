@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 
 from psycopg import Connection
 
-from core.tokens import Principal
+from consent.log import subject_of
+from core.tokens import Principal, Role
 
 INSERT_DECISION = """
 INSERT INTO audit.decision
@@ -42,6 +43,12 @@ def permission(
     return Record(name, role, name, purpose, category, sector, "permitted", "grants", sigma)
 
 
+def own(principal: Principal, sector: str | None) -> Record:
+    """The record of a person who reads what is held about them."""
+    role, name = principal.role.value if principal.role else None, principal.name
+    return Record(name, role, name, None, None, sector, "permitted", "own")
+
+
 def refusal(
     principal: Principal,
     *,
@@ -58,7 +65,10 @@ def refusal(
 
 def record(connection: Connection[tuple[Any, ...]], entry: Record) -> None:
     """Append the decision; the caller's transaction commits it, so no audit means no data."""
-    connection.execute(
-        INSERT_DECISION,
-        {name: getattr(entry, name) for name in entry.__slots__},
-    )
+    values = {name: getattr(entry, name) for name in entry.__slots__}
+    if entry.role == Role.CITIZEN:
+        name = f"person/{subject_of(connection, entry.principal)}"
+        values |= {
+            each: name for each in ("principal", "recipient") if values[each] == entry.principal
+        }
+    connection.execute(INSERT_DECISION, values)

@@ -21,6 +21,7 @@ from fastapi import Request, Response
 from consent.decide import READ_OWN
 from consent.gate import Gate, PermittedConnection
 from consent.log import Written
+from consent.subject_keys import SubjectKeys
 from core.sector import Sector
 from core.storage.pool import Session
 from core.tokens import Principal, load_secret, signing_key
@@ -68,6 +69,11 @@ def having(
     return gate_of(request).having(principal_of(request), scope, what, writes=writes)
 
 
+def reading_own(request: Request, sector: str | None = None) -> AbstractContextManager[Session]:
+    """Gate.reading_own for the caller of this request; same errors."""
+    return gate_of(request).reading_own(principal_of(request), sector)
+
+
 def act(request: Request, scope: str, write: Callable[[Session, Principal], Written]) -> Written:
     """Gate.act as the caller of this request; same errors."""
     principal = principal_of(request)
@@ -77,6 +83,11 @@ def act(request: Request, scope: str, write: Callable[[Session, Principal], Writ
 def secret_of(request: Request) -> bytes:
     """What names and cursors of personal data are made with; CityError without the keys."""
     return load_secret(request.app.state.settings)
+
+
+def subject_keys_of(request: Request) -> SubjectKeys:
+    """The keys of persons, on the machine that has them."""
+    return SubjectKeys.of(request.app.state.settings)
 
 
 def signing_key_of(request: Request) -> Ed25519PrivateKey:

@@ -32,6 +32,7 @@ from consent.decide import READ_OWN, READ_PERSONAL, classes_of, read_by_class
 from consent.log import Written
 from consent.personal import PAGE, Chunk, Query, Question
 from consent.receipts import Signer
+from consent.subject_keys import SubjectKeys
 from core.errors import CityError, invalid
 from core.sector import Sector
 from core.settings import Settings
@@ -250,22 +251,30 @@ class Gate:
             personal.wait_for_leases(connection, written.less)
         return written
 
-    def sequence(self, signer: Signer, secret: bytes) -> int:
-        """Give at most proofs.LEAVES_MAX new records their places in the tree; how many it did."""
+    @contextmanager
+    def working(self) -> Iterator[Session]:
+        """One transaction for the platform's own workers: notices, timestamps, erasure."""
         with _connected(self._gate, writes=True) as connection:
-            return proofs.sequence(connection, signer, secret)
+            yield connection
 
     def match_requests(self) -> bool:
         """Match a few requests with what persons state; whether there is more to do."""
         with _connected(self._gate, writes=True) as connection:
             return matcher.turn(connection)
 
-    def receipts(self, principal: Principal, disclosure: UUID) -> list[dict[str, Any]] | None:
+    def sequence(self, signer: Signer, secret: bytes, keys: SubjectKeys) -> int:
+        """Give at most proofs.LEAVES_MAX new records their places in the tree; how many it did."""
+        with self.working() as connection:
+            return proofs.sequence(connection, signer, secret, keys)
+
+    def receipts(
+        self, principal: Principal, disclosure: UUID, keys: SubjectKeys
+    ) -> list[dict[str, Any]] | None:
         """What proves a disclosure to whom it concerns; None where there is none for the caller."""
         if not {READ_PERSONAL, READ_OWN} & principal.scopes:
             raise _no_entry(principal, "disclosures")
         with _connected(self._gate) as connection:
-            return proofs.receipts(connection, principal, disclosure)
+            return proofs.receipts(connection, principal, disclosure, keys)
 
     def checkpoint(self) -> str | None:
         """The newest signed checkpoint: it tells of no person, so everyone may have it."""
@@ -291,12 +300,6 @@ class Gate:
             yield connection
 
     @contextmanager
-    def working(self) -> Iterator[Session]:
-        """One transaction for the platform's own workers: notices, timestamps."""
-        with _connected(self._gate, writes=True) as connection:
-            yield connection
-
-    @contextmanager
     def own(self, principal: Principal, scope: str = READ_OWN) -> Iterator[Session]:
         """One read-only snapshot of what the caller said: CityError without the scope."""
         if scope not in principal.scopes:
@@ -316,6 +319,18 @@ class Gate:
     def published(self) -> Iterator[Session]:
         """One read-only snapshot of what everyone may read; its role sees nothing personal."""
         with _connected(self._read) as connection:
+            yield connection
+
+    @contextmanager
+    def reading_own(self, principal: Principal, sector: str | None = None) -> Iterator[Session]:
+        """One snapshot of what is held about a person, for them; on record before it is read.
+
+        CityError without scope read:own.
+        """
+        if READ_OWN not in principal.scopes:
+            raise _no_entry(principal, "what is held about a person")
+        with _connected(self._gate, writes=True, one_snapshot=True) as connection:
+            audit.record(connection, audit.own(principal, sector))
             yield connection
 
     @contextmanager

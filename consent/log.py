@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from consent.results import Row
 from core.errors import CityError, brief, invalid
-from core.tokens import Principal
+from core.tokens import Principal, Role
 
 Session = Connection[tuple[Any, ...]]
 Kind = Literal["self", "guardian", "delegate", "operator", "recipient", "platform"]
@@ -49,7 +49,7 @@ def write(
     entry = {
         "act": act,
         "subject": subject,
-        "actor": principal.name,
+        "actor": name_of(connection, principal),
         "kind": kind or ("operator" if subject is None else "self"),
         "body": Jsonb(body),
     }
@@ -68,6 +68,13 @@ def subject_of(connection: Session, person: str | None) -> int:
     """The number of a person, new for one never heard of."""
     number: int = one(connection, SELECT_SUBJECT, key=person)
     return number
+
+
+def name_of(connection: Session, principal: Principal) -> str:
+    """What a record that lasts calls someone: a person by number, which erasure leaves nameless."""
+    if principal.role is not Role.CITIZEN:
+        return principal.name
+    return f"person/{subject_of(connection, principal.subject)}"
 
 
 def window(lower: datetime, upper: datetime | None) -> str:

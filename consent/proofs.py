@@ -1,7 +1,7 @@
 """The tree of deliveries in the database: records get their places, receipts are made of them."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +13,12 @@ from consent import merkle
 from consent.masks import Mask
 from consent.receipts import Signer, commitment
 from consent.results import Row
+from consent.subject_keys import SubjectKeys, seal, unseal
 from core.errors import CityError
 from core.tokens import Principal, Role
 
 Session = Connection[tuple[Any, ...]]
 
-# ruff: noqa: S608 - the parts are constants of this module
 
 LEAVES_MAX = 5_000
 LOCK = 0x54524545  # one sequencer at a time on one database ("TREE")
@@ -46,7 +46,7 @@ DELETE FROM audit.unsequenced WHERE ctid = ANY(ARRAY(
 SELECT_PROVISIONS = """
 SELECT p.id, p.salt, p.decision, p.sector, p.grants, p.rows, p.time_min, p.time_max,
        d.at, d.recipient, d.purpose, d.category, d.sigma, t.key AS thing, s.property,
-       p.subjects
+       p.subjects, ARRAY(SELECT code FROM consent.subject WHERE id = ANY(p.subjects)) AS codes
 FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
 JOIN datastream s ON s.id = p.datastream_id JOIN thing t ON t.id = s.thing_id
 WHERE p.id = ANY(%(ids)s) ORDER BY d.at, p.id
@@ -65,19 +65,24 @@ INSERT INTO audit.node (level, index, hash)
 SELECT * FROM unnest(%(levels)s::smallint[], %(indices)s::bigint[], %(hashes)s::bytea[])
 """
 INSERT_CHECKPOINT = "INSERT INTO audit.checkpoint (size, note) VALUES (%(size)s, %(note)s)"
+_RECEIPT = """
+SELECT l.index, l.record, p.salt, p.id,
+       ARRAY(SELECT code FROM consent.subject WHERE id = ANY(p.subjects))
+FROM audit.provision p LEFT JOIN audit.leaf l ON l.provision = p.id
+"""
 _OF_RECIPIENT = "p.decision = %(decision)s AND d.recipient = %(recipient)s"
 _OF_PERSON = "p.decision = %(decision)s AND s.key = %(person)s AND s.id = ANY(p.subjects)"
 SELECT_RECEIPTS = {
     Role.RECIPIENT: f"""
-SELECT l.index, l.record, p.salt FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
-LEFT JOIN audit.leaf l ON l.provision = p.id WHERE {_OF_RECIPIENT} ORDER BY l.index""",
+{_RECEIPT} JOIN audit.decision d ON d.id = p.decision WHERE {_OF_RECIPIENT} ORDER BY l.index""",
     Role.CITIZEN: f"""
-SELECT l.index, l.record, p.salt FROM audit.provision p CROSS JOIN consent.subject s
-LEFT JOIN audit.leaf l ON l.provision = p.id WHERE {_OF_PERSON} ORDER BY l.index""",
+{_RECEIPT} CROSS JOIN consent.subject s WHERE {_OF_PERSON} ORDER BY l.index""",
 }
+ERASED = ""
+"""What stands for a record that nobody can read any more."""
 
 
-def sequence(connection: Session, signer: Signer, secret: bytes) -> int:
+def sequence(connection: Session, signer: Signer, secret: bytes, keys: SubjectKeys) -> int:
     """Give leaves their places and sign the tree, in the caller's transaction; how many there were.
 
     Does nothing while another process is at it.
@@ -97,12 +102,13 @@ def sequence(connection: Session, signer: Signer, secret: bytes) -> int:
     masks = {row["recipient"]: Mask(secret, row["recipient"]) for row in rows}
     records = [record_of(row, masks[row["recipient"]]) for row in rows]
     leaves = [commitment(row["salt"], text) for row, text in zip(rows, records, strict=True)]
+    sealed = sealed_records(rows, records, keys)
     edge = nodes_of(connection)(merkle.peaks(size))
     made = list(merkle.appended(size, leaves, edge))
     after = range(size, size + len(leaves))
     connection.execute(
         INSERT_LEAVES,
-        {"indices": list(after), "provisions": [row["id"] for row in rows], "records": records},
+        {"indices": list(after), "provisions": [row["id"] for row in rows], "records": sealed},
     )
     connection.execute(
         INSERT_NODES,
@@ -139,12 +145,36 @@ def record_of(row: Row, mask: Mask) -> str:
     return orjson.dumps(record, option=orjson.OPT_UTC_Z).decode()
 
 
+def sealed_records(rows: Sequence[Row], records: Sequence[str], keys: SubjectKeys) -> list[str]:
+    """The records under the keys of all their persons; nothing of one whose key is destroyed."""
+    known = keys.keys({code for row in rows for code in row["codes"]})
+    return [
+        base64.b64encode(
+            seal([known[code] for code in row["codes"]], text.encode(), str(row["id"]))
+        ).decode()
+        if all(code in known for code in row["codes"])
+        else ERASED
+        for row, text in zip(rows, records, strict=True)
+    ]
+
+
+def opened_record(stored: str, codes: Sequence[UUID], provision: UUID, keys: SubjectKeys) -> str:
+    """What a leaf commits to, word by word; ERASED where it can be read no more."""
+    if stored == ERASED or stored.startswith("{"):  # from before records were sealed
+        return stored
+    known = keys.keys(codes)
+    if len(known) < len(codes):
+        return ERASED
+    return unseal(list(known.values()), base64.b64decode(stored), str(provision)).decode()
+
+
 def receipts(
-    connection: Session, principal: Principal, disclosure: UUID
+    connection: Session, principal: Principal, disclosure: UUID, keys: SubjectKeys
 ) -> list[dict[str, Any]] | None:
     """What proves a disclosure to its recipient or to a person in it; None: there is no such one.
 
-    CityError `unavailable` in the second before its records have their places.
+    Of an erased record the leaf alone is told, whose place can still be checked. CityError
+    `unavailable` in the second before its records have their places.
     """
     if principal.role not in SELECT_RECEIPTS:
         return None
@@ -164,17 +194,29 @@ def receipts(
     under = [stamped.get(row[0], (*signed, None)) for row in found]
     places = [(row[0], size) for row, (size, _, _) in zip(found, under, strict=True)]
     paths = merkle.inclusion_proofs(places, nodes_of(connection))
+    told = _told(found, nodes_of(connection), keys)
     return [
         {
-            "record": record,
-            "salt": salt.hex(),
-            "index": index,
+            **each,
             "proof": [hashed.hex() for hashed in path],
             "checkpoint": note,
             "timestamp": token,
         }
-        for (index, record, salt), (_, note, token), path in zip(found, under, paths, strict=True)
+        for each, (_, note, token), path in zip(told, under, paths, strict=True)
     ]
+
+
+def _told(
+    found: Sequence[tuple[Any, ...]], nodes: merkle.Nodes, keys: SubjectKeys
+) -> Iterator[dict[str, Any]]:
+    """Records and salts, or of an erased record its leaf, which is in the tree anyway."""
+    for index, stored, salt, provision, codes in found:
+        record = opened_record(stored, codes, provision, keys)
+        if record == ERASED:
+            (leaf,) = nodes([(0, index)])
+            yield {"index": index, "record": None, "salt": None, "leaf": leaf.hex()}
+        else:
+            yield {"index": index, "record": record, "salt": salt.hex(), "leaf": None}
 
 
 def consistency(connection: Session, old: int | None, new: int | None) -> dict[str, Any] | None:

@@ -82,7 +82,10 @@ def commitment(salt: bytes, record: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A receipt that was checked: its record as it was committed to, and its place in the tree."""
+    """A receipt that was checked: its record as it was committed to, and its place in the tree.
+
+    `text` is empty where the record was erased.
+    """
 
     text: str
     index: int
@@ -108,8 +111,12 @@ def published(key: Ed25519PublicKey) -> str:
 def check_receipt(receipt: Any, key: Ed25519PublicKey) -> Receipt:
     """A receipt that holds; CityError `invalid` names what does not. Nothing else is needed."""
     try:
-        record, index = str(receipt["record"]), int(receipt["index"])
-        leaf = commitment(bytes.fromhex(receipt["salt"]), record)
+        index = int(receipt["index"])
+        if receipt["record"] is None:  # erased: its place holds still
+            record, leaf = "", bytes.fromhex(receipt["leaf"])
+        else:
+            record = str(receipt["record"])
+            leaf = commitment(bytes.fromhex(receipt["salt"]), record)
         proof = [bytes.fromhex(each) for each in receipt["proof"]]
         note, token = str(receipt["checkpoint"]), receipt.get("timestamp")
         stamp = base64.b64decode(token, validate=True) if token is not None else None

@@ -6,6 +6,7 @@ import threading
 from consent.gate import Gate
 from consent.proofs import LEAVES_MAX
 from consent.receipts import Signer
+from consent.subject_keys import SubjectKeys
 from core.errors import brief
 
 log = logging.getLogger("chimata.consent")
@@ -16,9 +17,9 @@ TURN_SECONDS = 1.0
 class Sequencer(threading.Thread):
     """Any number of processes may run one; one at a time does the work."""
 
-    def __init__(self, gate: Gate, signer: Signer, secret: bytes) -> None:
+    def __init__(self, gate: Gate, signer: Signer, secret: bytes, keys: SubjectKeys) -> None:
         super().__init__(name="sequencer", daemon=True)
-        self._gate, self._signer, self._secret = gate, signer, secret
+        self._gate, self._signer, self._secret, self._keys = gate, signer, secret, keys
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -26,10 +27,13 @@ class Sequencer(threading.Thread):
         more = False
         while more or not self._stopping.wait(TURN_SECONDS):
             try:
-                more = self._gate.sequence(self._signer, self._secret) == LEAVES_MAX
+                more = self._turn() == LEAVES_MAX
             except Exception as error:  # noqa: BLE001 - without this thread nothing is provable
                 more = False
                 log.warning("disclosures have no places yet, will retry: %s", brief(error))
+
+    def _turn(self) -> int:
+        return self._gate.sequence(self._signer, self._secret, self._keys)
 
     def stop(self) -> None:
         """Let it end, and wait for that."""

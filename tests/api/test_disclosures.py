@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consent import checks, merkle, proofs, receipts
 from consent.gate import Gate
+from consent.subject_keys import SubjectKeys
 from core.errors import CityError
 from core.settings import Settings
 from core.tokens import Principal, Role, signing_key
@@ -27,6 +28,10 @@ from tests.consent.oracle import Row
 from tests.platform import CHIMATA
 
 SECONDS_MAX = 10.0
+SELECT_LEAVES = """
+SELECT l.index, p.decision, l.record FROM audit.leaf l JOIN audit.provision p ON p.id = l.provision
+ORDER BY l.index
+"""
 
 
 @pytest.fixture
@@ -238,6 +243,7 @@ def test_each_record_gets_one_place_whoever_sequences(database_url: str, tmp_pat
         town.grant("ai")
         town.store(Row(("band", "heart-rate"), DAY, 1.0))
         gates = [Gate(settings) for _ in range(3)]
+        keys = SubjectKeys.of(settings)
         signer, stop = receipts.Signer(Ed25519PrivateKey.generate()), threading.Event()
 
         class Failing(receipts.Signer):
@@ -247,7 +253,7 @@ def test_each_record_gets_one_place_whoever_sequences(database_url: str, tmp_pat
         def sequence(gate: Gate, by: receipts.Signer) -> None:
             while not stop.is_set():
                 try:
-                    gate.sequence(by, town.keys.secret)
+                    gate.sequence(by, town.keys.secret, keys)
                 except CityError:
                     continue
 
@@ -268,9 +274,10 @@ def test_each_record_gets_one_place_whoever_sequences(database_url: str, tmp_pat
             thread.join()
         for gate in gates:
             gate.close()
-        rows = connection.execute("SELECT index, record FROM audit.leaf ORDER BY index").fetchall()
-        assert [index for index, _ in rows] == list(range(60))
-        assert {orjson.loads(record)["disclosure"] for _, record in rows} == made
+        rows = connection.execute(SELECT_LEAVES).fetchall()
+        assert [index for index, _, _ in rows] == list(range(60))
+        assert {str(decision) for _, decision, _ in rows} == made
+        assert not any(record.startswith("{") for _, _, record in rows), "they are sealed"
 
 
 def test_a_commitment_tells_nothing_without_its_salt() -> None:
@@ -317,6 +324,7 @@ def test_a_recipient_keeps_the_same_records(town: Town) -> None:
 @pytest.mark.parametrize("table", ["leaf", "node", "checkpoint"])
 def test_the_tree_is_append_only(town: Town, table: str) -> None:
     receipts_of(town, disclose(town, "clinic"), Role.RECIPIENT, "clinic")
-    for change in (f"DELETE FROM audit.{table}", f"TRUNCATE audit.{table}"):
+    changes = (f"DELETE FROM audit.{table}", f"TRUNCATE audit.{table}")
+    for change in (*changes, "UPDATE audit.leaf SET record = 'another'"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             town.connection.execute(change.encode())
