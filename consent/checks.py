@@ -11,6 +11,8 @@ from cryptography.x509 import Certificate
 from consent import merkle, receipts, records, timestamps
 from core.errors import brief, invalid
 
+ERASED = "(its record was erased: who has it from before can still show it)"
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -41,7 +43,7 @@ def check(content: bytes, known: Known) -> Iterator[str]:
 
 def _receipt(receipt: Any, known: Known) -> str:
     checked = receipts.check_receipt(receipt, known.key)
-    held = f"holds: leaf {checked.index} of {checked.size}: {checked.text}"
+    held = f"holds: leaf {checked.index} of {checked.size}: {checked.text or ERASED}"
     if checked.timestamp is None:
         return held
     if not known.authority:

@@ -225,7 +225,8 @@ def test_receipts_look_the_tree_up_once(town: Town) -> None:
             return town.connection.execute(query, *rest)
 
     clinic = Principal(Role.RECIPIENT, "clinic", None, None, frozenset(), 0)
-    found = proofs.receipts(Counting(), clinic, UUID(disclosure))  # type: ignore[arg-type]
+    keys = SubjectKeys.of(town.served.app.state.settings)
+    found = proofs.receipts(Counting(), clinic, UUID(disclosure), keys)  # type: ignore[arg-type]
     assert found is not None
     assert len(found) == 2
     assert len([query for query in asked if "audit.node" in query]) == 1
