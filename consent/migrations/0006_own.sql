@@ -48,11 +48,13 @@ CREATE TABLE personal.to_rewrite (
 
 -- From its commit on nothing of the person is anybody's: their grants have ended, what their devices
 -- said so far is kept away, what they say from now on describes nobody, and the number has no name.
+-- What else a part of consent holds of a person, its function consent.forget_<part> lets go.
 CREATE FUNCTION consent.apply_erase(entry consent.log) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
   less integer[];
   until tstzrange := tstzrange(NULL, entry.at);
   parties bigint[] := ARRAY(SELECT party FROM consent.party_member WHERE subject = entry.subject);
+  part text;
 BEGIN
   INSERT INTO consent.erasure
   VALUES ((entry.body->>'erasure')::uuid, entry.subject, entry.sigma, entry.at);
@@ -66,6 +68,11 @@ BEGIN
   INSERT INTO personal.erased SELECT id, sector, thing, event FROM consent.binding
     WHERE party = ANY(parties) ON CONFLICT (binding) DO NOTHING;
   UPDATE consent.subject SET key = NULL WHERE id = entry.subject;
+  FOR part IN SELECT proname FROM pg_proc WHERE pronamespace = 'consent'::regnamespace
+    AND proname LIKE 'forget\_%' ORDER BY proname
+  LOOP
+    EXECUTE format('SELECT consent.%I($1)', part) USING entry;
+  END LOOP;
   RETURN less;
 END $$;
 
