@@ -213,6 +213,85 @@ def test_a_checkpoint_that_was_kept_is_the_beginning_of_the_newest(
         assert town.send("GET", path, Role.CITIZEN, "ai").status_code == 404
 
 
+def pages(town: Town, limit: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Every chunk that the clinic gets: its disclosure and its rows."""
+    path = f"{PATH}?purpose=dpv:ServiceManagement&category=pd:MedicalHealth&limit={limit}"
+    while path:
+        page = town.send("GET", path, Role.RECIPIENT, "clinic").json()
+        yield page["disclosure"], page["observations"]
+        path = page["next"]
+
+
+def folded(town: Town) -> dict[str, list[Any]]:
+    """All state that the log makes."""
+    names = town.connection.execute("SELECT name FROM consent.folded ORDER BY number").fetchall()
+    return {
+        name: town.connection.execute(
+            f"SELECT * FROM consent.{name} ORDER BY {name}::text".encode()
+        ).fetchall()
+        for (name,) in names
+    }
+
+
+LIVE_AT = """
+SELECT count(*), bool_and(g.event @> %(first)s::timestamptz AND g.event @> %(last)s::timestamptz),
+       array_agg(DISTINCT g.subject ORDER BY g.subject)
+FROM consent.granted g JOIN consent.recipient r ON r.id = g.recipient
+WHERE g.grant_id = ANY(%(grants)s) AND r.key = %(recipient)s
+  AND g.sigma <= %(sigma)s AND coalesce(g.ended > %(sigma)s, true)
+"""
+
+
+def test_property_21_every_row_leads_to_one_record_its_grants_and_a_leaf(town: Town) -> None:
+    """Row -> the one record that counts it -> grants live at its number -> a signed leaf."""
+    town.bind("tandem", ["ai", "ken"], (DAY, None))
+    for n in range(5):
+        town.store(Row(("tandem", "heart-rate"), DAY + timedelta(minutes=n), float(n)))
+    got = [each for _ in range(2) for each in pages(town, 4)]
+    listed = town.send("GET", "/v1/consent/grants", Role.CITIZEN, "ken").json()["grants"]
+    (given,) = [each["id"] for each in listed if each["recipient"] == "clinic"]
+    assert town.grant("ken", given, resolution="minute").status_code == 200
+    got += pages(town, 3)
+    assert town.revoke("ken", given).status_code == 200
+    got += pages(town, 50)
+    told = town.send("GET", "/v1/disclosures/checkpoint", Role.CITIZEN, "ai").json()
+    key = receipts.public_key(told["key"])
+    leaves: set[int] = set()
+    for disclosure, rows in got:
+        records = []
+        for receipt in receipts_of(town, disclosure, Role.RECIPIENT, "clinic"):
+            checked = receipts.check_receipt(receipt, key)
+            assert checked.index not in leaves, "one leaf a record"
+            leaves.add(checked.index)
+            records.append(orjson.loads(checked.text))
+        for row in rows:
+            leading = [
+                each
+                for each in records
+                if (each["thing"], each["property"]) == (row["thing"], row["property"])
+                and sorted(each["persons"]) == sorted(row["persons"])
+                and each["time_min"] <= row["phenomenon_time"] <= each["time_max"]
+            ]
+            assert len(leading) == 1
+        assert sum(each["rows"] for each in records) == len(rows), "and none counts another"
+        for each in records:
+            scope = {
+                "grants": [UUID(grant) for grant in each["grants"]], "sigma": each["sigma"],
+                "recipient": each["recipient"], "first": each["time_min"],
+                "last": each["time_max"],
+            }  # fmt: skip
+            live = town.connection.execute(LIVE_AT, scope).fetchone()
+            assert live is not None
+            assert live[:2] == (len(each["grants"]), True)
+            assert len(live[2]) == len(each["persons"]), "a grant of each person"
+    assert sum(len(rows) for _, rows in got) == 3 * 11 + 3
+    before = folded(town)
+    assert len(before["granted"]) > 3
+    acts = town.connection.execute("SELECT count(*) FROM consent.log").fetchone()
+    assert town.connection.execute("SELECT consent.replay()").fetchone() == acts
+    assert folded(town) == before
+
+
 def test_receipts_look_the_tree_up_once(town: Town) -> None:
     """However many records a disclosure has."""
     disclosure = disclose(town, "clinic")
