@@ -100,6 +100,9 @@ def branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[st
     return form.format(table=table, kind=kind.value, joins=joins, columns=named)
 
 
+EXACT_BRANCHES = " UNION ALL ".join(branch(*each) for each in _BRANCHES if each[0] is EXACT)
+"""Rows as they are, of what stands as p: a Datastream, and the times `start` to `upper` of it."""
+
 # Parties come in the order of their numbers, so do their Datastreams, each by level, then by time:
 # a page ends where the loop stops. What a permit's rows share is said once, as a row of its own.
 CHUNK = f"""
