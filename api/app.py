@@ -19,6 +19,7 @@ from api import (
     account,
     auth,
     changes,
+    claims,
     consent,
     disclosures,
     docs,
@@ -66,7 +67,8 @@ Running = Worker | Sequencer | Eraser | Notifier | Timestamper
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
     "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
-    "/v1/me", "/v1/disclosures/{disclosure}", "/v1/stops", "/v1/requests", "/v1/delegate",
+    "/v1/me", "/v1/claims", "/v1/disclosures/{disclosure}",
+    "/v1/stops", "/v1/requests", "/v1/delegate",
     "/v1/releases/{release}/evidence", "/v1/releases/{release}/publication",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
@@ -109,7 +111,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
         app.include_router(router, dependencies=signed_in)
     recipients = (personal, personal_stream, personal_export, personal_rollups)
     persons = (
-        consent, disclosures, me, records, stops, preferences, requests, mandates, releases,
+        consent, disclosures, me, claims, records, stops, preferences, requests, mandates, releases,
     )  # fmt: skip
     for each in (*recipients, *persons):
         app.include_router(each.router, dependencies=signed_in)

@@ -57,6 +57,7 @@ SCOPES = {
             "subscribe",
             "write:bindings",
             "write:recipients",
+            "write:claims",
             "write:releases",
         }
     ),

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -79,3 +81,87 @@ def test_a_shared_row_is_gone_for_both(town: Town) -> None:
     erase(town, "ai")
     assert {r["thing"] for r in pages(town, "ken")} == {"watch"}, "at once, before rows are deleted"
     assert pages(town, "ai") == []
+
+
+def put_claim(
+    town: Town, body: dict[str, Any], claim: str | None = None, kind: str = "requests"
+) -> httpx.Response:
+    path = f"/v1/me/{kind}/{claim or uuid4()}"
+    return town.send("PUT", path, Role.CITIZEN, "ai", body)
+
+
+def step(town: Town, claim: str, state: str, text: str = "because") -> httpx.Response:
+    body = {"state": state, "text": text}
+    return town.send("PUT", f"/v1/claims/{claim}/state", Role.OPERATOR, "office", body)
+
+
+def correction(**change: Any) -> dict[str, Any]:
+    return {
+        "sector": "health", "thing": "band", "property": "heart-rate",
+        "phenomenon_time": iso(DAY + timedelta(minutes=1)), "result": 71.5,
+        "reason": "a loose strap", **change,
+    }  # fmt: skip
+
+
+def test_property_22_a_correction_takes_the_rows_place(town: Town) -> None:
+    claim = str(uuid4())
+    asked = put_claim(town, correction(), claim, "corrections")
+    assert asked.status_code == 200, asked.text
+    assert put_claim(town, correction(), claim, "corrections").json() == asked.json()
+    assert put_claim(town, correction(result=70), claim, "corrections").status_code == 409
+    for wrong in (
+        {"thing": "watch"}, {"result": "fast"}, {"phenomenon_time": iso(DAY - timedelta(1))},
+        {"sector": "nothing"}, {"result": None}, {"reason": ""},
+    ):  # fmt: skip
+        answer = put_claim(town, correction(**wrong), None, "corrections")
+        assert answer.status_code == 422, wrong
+    assert 71.5 not in [r["result"] for r in pages(town, "ai")], "nobody has decided yet"
+    (waiting,) = town.send("GET", "/v1/claims", Role.OPERATOR, "office").json()["requests"]
+    assert waiting["content"]["reason"] == "a loose strap"
+    assert step(town, claim, "under-review").status_code == 200
+    assert step(town, claim, "answered").status_code == 409, "it is accepted or refused"
+    done = step(town, claim, "accepted")
+    assert [each["state"] for each in done.json()["history"]] == [
+        "received", "under-review", "accepted",
+    ]  # fmt: skip
+    assert step(town, claim, "accepted").json() == done.json()
+    assert step(town, claim, "refused").status_code == 409
+    assert 71.5 in [r["result"] for r in pages(town, "ai")]
+    assert 71.5 in [r["result"] for r in town.ask("clinic")]
+    found = town.connection.execute("SELECT result FROM personal.superseded").fetchall()
+    assert found == [(1.5,)], "what it replaced is kept beside it"
+    refused = str(uuid4())
+    assert put_claim(town, correction(result=9), refused, "corrections").status_code == 200
+    assert step(town, refused, "refused", "it was measured twice").status_code == 200
+    assert 9 not in [r["result"] for r in pages(town, "ai")]
+
+
+def test_requests_are_answered_and_their_words_are_sealed(town: Town) -> None:
+    claim = str(uuid4())
+    body = {"kind": "stop-of-use", "text": "unmistakable words", "recipient": "clinic"}
+    assert put_claim(town, body, claim).status_code == 200
+    assert put_claim(town, {**body, "recipient": "nobody"}).status_code == 422
+    assert put_claim(town, {**body, "disclosure": str(uuid4())}).status_code == 422
+    complaint = str(uuid4())
+    assert put_claim(town, {"kind": "complaint", "text": "too slow"}, complaint).status_code == 200
+    assert step(town, complaint, "accepted").status_code == 409
+    assert step(town, complaint, "answered", "we are sorry").status_code == 200
+    listed = town.send("GET", "/v1/me/requests", Role.CITIZEN, "ai").json()["requests"]
+    assert [(c["kind"], c["state"]) for c in listed] == [
+        ("complaint", "answered"), ("stop-of-use", "received"),
+    ]  # fmt: skip
+    assert listed[0]["history"][-1]["text"] == "we are sorry"
+    assert town.send("GET", "/v1/me/requests", Role.CITIZEN, "ken").json()["requests"] == []
+    assert town.send("GET", "/v1/claims", Role.CITIZEN, "ai").status_code == 403
+    page = town.send("GET", "/v1/claims?state=answered", Role.OPERATOR, "office").json()
+    assert [c["id"] for c in page["requests"]] == [complaint]
+    for table in ("claim", "claim_step"):
+        stored = town.connection.execute(f"SELECT t::text FROM consent.{table} t".encode())
+        told = str(stored.fetchall())
+        assert "unmistakable" not in told
+        assert b"unmistakable".hex() not in told
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            town.connection.execute(f"DELETE FROM consent.{table}".encode())
+    erase(town, "ai")
+    assert town.send("GET", "/v1/claims", Role.OPERATOR, "office").json()["requests"] == []
+    assert step(town, claim, "accepted").status_code == 404, "nobody reads it any more"
