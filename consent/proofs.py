@@ -1,7 +1,7 @@
 """The tree of deliveries in the database: records get their places, receipts are made of them."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -158,14 +158,16 @@ def sealed_records(rows: Sequence[Row], records: Sequence[str], keys: SubjectKey
     ]
 
 
-def opened_record(stored: str, codes: Sequence[UUID], provision: UUID, keys: SubjectKeys) -> str:
+def opened_record(
+    stored: str, codes: Sequence[UUID], provision: UUID, known: Mapping[UUID, bytes]
+) -> str:
     """What a leaf commits to, word by word; ERASED where it can be read no more."""
     if stored == ERASED or stored.startswith("{"):  # from before records were sealed
         return stored
-    known = keys.keys(codes)
-    if len(known) < len(codes):
+    if not all(code in known for code in codes):
         return ERASED
-    return unseal(list(known.values()), base64.b64decode(stored), str(provision)).decode()
+    own = [known[code] for code in codes]
+    return unseal(own, base64.b64decode(stored), str(provision)).decode()
 
 
 def receipts(
@@ -210,11 +212,14 @@ def _told(
     found: Sequence[tuple[Any, ...]], nodes: merkle.Nodes, keys: SubjectKeys
 ) -> Iterator[dict[str, Any]]:
     """Records and salts, or of an erased record its leaf, which is in the tree anyway."""
-    for index, stored, salt, provision, codes in found:
-        record = opened_record(stored, codes, provision, keys)
+    known = keys.keys({code for *_, codes in found for code in codes})
+    records = [opened_record(row[1], row[4], row[3], known) for row in found]
+    erased = [row[0] for row, text in zip(found, records, strict=True) if text == ERASED]
+    hashes = nodes([(0, index) for index in erased]) if erased else []
+    leaves = dict(zip(erased, hashes, strict=True))
+    for (index, _, salt, _, _), record in zip(found, records, strict=True):
         if record == ERASED:
-            (leaf,) = nodes([(0, index)])
-            yield {"index": index, "record": None, "salt": None, "leaf": leaf.hex()}
+            yield {"index": index, "record": None, "salt": None, "leaf": leaves[index].hex()}
         else:
             yield {"index": index, "record": record, "salt": salt.hex(), "leaf": None}
 

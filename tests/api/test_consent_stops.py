@@ -148,6 +148,23 @@ def test_property_10_an_objection_tells_who_may_read_or_once_did(town: Town) -> 
     assert len(to_stop(town, "shop")) == 1
 
 
+def test_property_10_an_erasure_tells_everyone_who_ever_had_anything(town: Town) -> None:
+    for recipient in ("lab", "shop"):
+        town.register(recipient)
+    read = str(uuid4())
+    town.grant("ai", read, recipient="lab")
+    (row, *_) = town.ask("lab")
+    town.revoke("ai", read)
+    town.grant("ken", recipient="shop")
+    path = f"/v1/me/erasure/{uuid4()}"
+    assert town.send("PUT", path, Role.CITIZEN, "ai").status_code == 200
+    told = {r: to_stop(town, r)[-1] for r in ("clinic", "gym", "lab")}
+    assert {each["type"] for each in told.values()} == {"person.erased"}
+    assert told["clinic"]["data"]["grants"] == [AI]
+    assert told["lab"]["data"]["person"] == row["persons"][0]
+    assert to_stop(town, "shop") == []
+
+
 def test_property_10_it_is_tried_until_it_is_taken_in_order(town: Town) -> None:
     with hook() as clinic:
         clinic.answer = 500
