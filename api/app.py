@@ -18,12 +18,14 @@ import domains
 from api import (
     account,
     auth,
+    bank,
     changes,
     claims,
     consent,
     disclosures,
     docs,
     gateways,
+    ledgers,
     live,
     mandates,
     me,
@@ -35,10 +37,12 @@ from api import (
     personal_stream,
     preferences,
     problems,
+    recipients,
     records,
     rejections,
     releases,
     requests,
+    reviews,
     sectors,
     static,
     stops,
@@ -69,9 +73,11 @@ ONLY_SIGNED_IN = (
     "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
     "/v1/me", "/v1/claims", "/v1/disclosures/{disclosure}",
     "/v1/stops", "/v1/requests", "/v1/delegate",
-    "/v1/releases/{release}/evidence", "/v1/releases/{release}/publication",
+    "/v1/releases/{release}/evidence", "/v1/releases/{release}/publication", "/v1/bank",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
+PUBLIC_READS = ("/v1/recipients", "/v1/recipients/{recipient}", "/v1/bank")
+"""Those among them that everyone may read."""
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 DESCRIPTION = (
     "Observations of a city: traffic signals, ports, 5G edge nodes, farms. Times are ISO 8601 in "
@@ -109,12 +115,13 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     operators = (account.router, gateways.router, metrics.router, rejections.router)
     for router in (sectors.router, *operators):
         app.include_router(router, dependencies=signed_in)
-    recipients = (personal, personal_stream, personal_export, personal_rollups)
-    persons = (
+    rows_of_persons = (personal, personal_stream, personal_export, personal_rollups)
+    of_persons = (
         consent, disclosures, me, claims, records, stops, preferences, requests, mandates, releases,
     )  # fmt: skip
-    for each in (*recipients, *persons):
-        app.include_router(each.router, dependencies=signed_in)
+    of_bank = (recipients, bank, reviews, ledgers)
+    for part in (*rows_of_persons, *of_persons, *of_bank):
+        app.include_router(part.router, dependencies=signed_in)
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
     app.include_router(things.router, dependencies=signed_in)
@@ -229,18 +236,20 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for path, methods in described["paths"].items():
-        for operation in methods.values():
-            _complete(path, operation, app.state.settings.page_rows_max)
+        for method, operation in methods.items():
+            is_public = method == "get" and path in PUBLIC_READS
+            is_optional = is_public or not path.startswith(ONLY_SIGNED_IN)
+            _complete(operation, app.state.settings.page_rows_max, is_optional)
     app.openapi_schema = described
     return described
 
 
-def _complete(path: str, operation: dict[str, Any], page_rows_max: int) -> None:
+def _complete(operation: dict[str, Any], page_rows_max: int, is_optional: bool) -> None:
     """One operation: its problems, that a token is optional, and how long a page may be."""
     if "security" in operation:
         answers = problems.documented(*SIGNED_IN_PROBLEMS)
         operation["responses"] |= {str(status): each for status, each in answers.items()}
-        if not path.startswith(ONLY_SIGNED_IN):
+        if is_optional:
             operation["security"] = [{}, *operation["security"]]
     for parameter in operation.get("parameters", ()):
         if parameter["name"] == "limit" and "maximum" not in parameter["schema"]:

@@ -1,4 +1,4 @@
-"""Consent: what a person grants, narrows, takes back and objects to; who recipients are."""
+"""Consent: what a person grants, narrows, takes back and objects to; whom a Thing describes."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -24,10 +24,6 @@ router = APIRouter(tags=["consent"], responses=problems.documented("conflict", "
 
 GrantId = Annotated[UUID, Path(description="yours, made at random: sent again it is the same act")]
 Key = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-RecipientKey = Annotated[
-    str,
-    Path(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$", examples=["yui-mobility"]),
-]
 Code = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_CONTROL)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1")]
 Resolution = Literal["exact", "minute", "quarter", "hour", "day"]
@@ -91,14 +87,6 @@ class BindingBody(Body):
     )
     event_from: AwareDatetime
     event_to: AwareDatetime | None = None
-
-
-class RecipientBody(Body):
-    """Who may be granted anything."""
-
-    title_ja: Annotated[str, Field(min_length=1, max_length=200, pattern=NO_CONTROL)]
-    title_en: Annotated[str, Field(min_length=1, max_length=200, pattern=NO_CONTROL)]
-    country: Country
 
 
 class Done(BaseModel):
@@ -198,30 +186,6 @@ def end_binding(
     )
 
 
-@router.put("/v1/recipients/{recipient}", response_model=Done)
-def put_recipient(request: Request, recipient: RecipientKey, body: RecipientBody) -> Response:
-    """Register a recipient, or change what is said of it: scope `write:recipients`."""
-    return done(
-        door.act(
-            request,
-            "write:recipients",
-            lambda c, who: grants.put_recipient(
-                c, who, recipient, body.title_ja, body.title_en, body.country
-            ),
-        )
-    )
-
-
-@router.delete("/v1/recipients/{recipient}", response_model=Done)
-def suspend_recipient(request: Request, recipient: RecipientKey) -> Response:
-    """Suspend a recipient: it reads nothing until it is registered again."""
-    return done(
-        door.act(
-            request, "write:recipients", lambda c, who: grants.suspend_recipient(c, who, recipient)
-        )
-    )
-
-
 class Term(BaseModel):
     """One term of a vocabulary."""
 
@@ -279,8 +243,8 @@ def _shown(row: Row) -> dict[str, Any]:
     return {
         "id": row["grant_id"],
         "title": {"ja": row["title_ja"], "en": row["title_en"]},
-        "purpose_title": _title(PURPOSES, row["purpose"]),
-        "category_title": _title(CATEGORIES, row["category"]),
+        "purpose_title": titled(PURPOSES, row["purpose"]),
+        "category_title": titled(CATEGORIES, row["category"]),
         "resolution": LEVELS[row["level"]].name,
         **{
             name: row[name]
@@ -292,6 +256,7 @@ def _shown(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _title(tree: Tree, code: str) -> dict[str, str]:
+def titled(tree: Tree, code: str) -> dict[str, str]:
+    """What a term is called in both languages."""
     term = tree.terms[code]
     return {"ja": term.ja, "en": term.en}

@@ -57,6 +57,11 @@ def own(request: Request, scope: str = READ_OWN) -> AbstractContextManager[Sessi
     return gate_of(request).own(principal_of(request), scope)
 
 
+def published(request: Request) -> AbstractContextManager[Session]:
+    """Gate.published: no token is asked for."""
+    return gate_of(request).published()
+
+
 def received(request: Request) -> AbstractContextManager[Session]:
     """Gate.received for the caller of this request; same errors."""
     return gate_of(request).received(principal_of(request))

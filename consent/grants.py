@@ -59,9 +59,6 @@ SELECT b.sector, b.thing, lower(b.event) AS event_from, upper(b.event) AS event_
        ARRAY(SELECT key FROM consent.subject WHERE id = ANY(p.subjects)) AS persons
 FROM consent.binding b JOIN consent.party p ON p.id = b.party WHERE b.id = %(id)s
 """
-SELECT_REGISTERED = (
-    "SELECT title_ja, title_en, country, suspended FROM consent.recipient WHERE key = %(key)s"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,29 +188,6 @@ def end_binding(connection: Session, principal: Principal, binding: UUID) -> Wri
     """End a binding now: what its Thing observed until now describes the same persons for ever."""
     with explained("binding"):
         return write(connection, "UNBIND", principal, {"binding": str(binding)})
-
-
-def put_recipient(
-    connection: Session,
-    principal: Principal,
-    key: str,
-    title_ja: str,
-    title_en: str,
-    country: str,
-) -> Written:
-    """Register a recipient, change what is said of it, or end its suspension."""
-    before = row(connection, SELECT_REGISTERED, key=key)
-    if before is not None and tuple(before.values()) == (title_ja, title_en, country, False):
-        return unchanged(connection)
-    body = {"key": key, "title_ja": title_ja, "title_en": title_en, "country": country}
-    return write(connection, "REGISTER", principal, body)
-
-
-def suspend_recipient(connection: Session, principal: Principal, key: str) -> Written:
-    """Let a recipient read nothing until it is registered again."""
-    if row(connection, SELECT_REGISTERED, key=key) is None:
-        raise CityError("not-found", f"there is no recipient {key!r}")
-    return write(connection, "SUSPEND", principal, {"key": key})
 
 
 def select_grants(connection: Session, principal: Principal) -> list[Row]:

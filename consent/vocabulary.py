@@ -172,6 +172,11 @@ class Tree:
         """The codes of which a grant permits this one, itself first; none for an unknown one."""
         return self._reaching.get(code, ())
 
+    def reached(self, codes: Iterable[str]) -> list[str]:
+        """All terms that grants for these permit: themselves and what lies below them."""
+        wanted = set(codes)
+        return [code for code, chain in self._reaching.items() if wanted.intersection(chain)]
+
     def above(self, code: str) -> tuple[str, ...]:
         """It and all above it, but the root; none for an unknown one."""
         chain = []

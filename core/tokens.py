@@ -44,6 +44,7 @@ class Role(StrEnum):
     RECIPIENT = "recipient"
     CITIZEN = "citizen"
     BANK = "bank"
+    BOARD = "board"
 
 
 SCOPES = {
@@ -59,12 +60,16 @@ SCOPES = {
             "write:recipients",
             "write:claims",
             "write:releases",
+            "read:bank",
+            "write:bank",
+            "write:benefits",
         }
     ),
     Role.STAFF: frozenset({"read:shared"}),
-    Role.RECIPIENT: frozenset({"read:personal", "write:requests"}),
+    Role.RECIPIENT: frozenset({"read:personal", "write:requests", "write:benefits"}),
     Role.CITIZEN: frozenset({"read:own", "write:own"}),
     Role.BANK: frozenset({"write:delegated"}),
+    Role.BOARD: frozenset({"read:bank", "write:votes"}),
 }
 
 
