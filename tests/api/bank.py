@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from consent.vocabulary import VERSION
 from core.tokens import Role
-from tests.api.town import NOTICE, Town, iso
+from tests.api.town import DAY, NOTICE, Town, iso
 from tests.consent.oracle import EVER
 
 BOTH = {"ja": "日本語", "en": "English"}
@@ -113,6 +113,28 @@ class Bank:
     ) -> bool:
         """What requests and delegates are held to."""
         return bool(self.town.city.one(SELECT_MAY_ASK, recipient, purpose, category))
+
+    def request(self, recipient: str, name: str) -> httpx.Response:
+        """What a recipient asks of everyone."""
+        body = {
+            "purpose": "dpv:ServiceManagement",
+            "category": "pd:MedicalHealth",
+            "event_from": iso(DAY),
+            "valid_to": iso(datetime.now(UTC) + timedelta(days=30)),
+            "notice_ja": "心拍を使います。",
+            "notice_en": "We use the heart rate.",
+            "benefit_ja": "よりよい診療",
+            "benefit_en": "Better care",
+            "retention_days": 30,
+        }
+        return self.town.send("PUT", f"/v1/requests/{name}", Role.RECIPIENT, recipient, body)
+
+    def state_allowed(self, person: str) -> None:
+        """A person allows hospitals what recipients here ask for."""
+        body = {"verdict": "allow", "purposes": ["dpv:ServiceManagement"],
+                "categories": ["pd:MedicalHealth"], "kinds": [PROFILE["kind"]]}  # fmt: skip
+        path = f"/v1/me/preferences/{uuid4()}"
+        assert self.town.send("PUT", path, Role.CITIZEN, person, body).status_code == 200
 
     def delegated(self, person: str, recipient: str) -> str:
         """A grant that a delegate gives within a mandate and what the person states; its id."""

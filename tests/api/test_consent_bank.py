@@ -1,6 +1,6 @@
 """The information bank over the real server: recipients, ethics board, ledgers, and its end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -387,34 +387,41 @@ def test_everyone_sees_what_the_bank_says_of_itself(bank: Bank) -> None:
 # The journey
 
 
-def test_a_recipient_from_its_registration_to_the_end_of_the_bank(town: Town) -> None:
-    """Registered, reviewed, granted by a delegate, paid for; then the bank closes."""
-    bank = Bank(town)
+def test_a_recipient_from_its_registration_to_the_end_of_the_bank(
+    town: Town, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    """Registered, reviewed, asking; granted by what a person states; paid for; then it closes."""
+    bank, asked = Bank(town), str(uuid4())
     town.bind("band", ["ai"], (DAY, None))
     town.store(Row(("band", "heart-rate"), DAY, 61.0))
     bank.operate("PUT", "/v1/bank", CHARTER)
+    bank.state_allowed("ai")
     town.register("clinic")
-    assert not bank.may_ask("clinic")
+    assert bank.request("clinic", asked).status_code == 403, "it has said too little of itself"
     bank.register("clinic")
+    assert bank.request("clinic", asked).status_code == 403, "the board has not approved it"
     review = bank.approve("clinic")
-    assert bank.may_ask("clinic")
-    bank.delegated("ai", "clinic")
+    assert bank.request("clinic", asked).status_code == 200
+    until(lambda: len(town.ask("clinic")) == 1)
     (row,) = town.ask("clinic")
-    benefit = {"person": row["persons"][0], "kind": "points", "amount": "120", "unit": "pt",
-               "text": "9月分", "day": "2026-10-01"}  # fmt: skip
+    benefit = {"person": row["persons"][0], "request": asked, "kind": "points", "amount": "120",
+               "unit": "pt", "text": "9月分", "day": "2026-10-01"}  # fmt: skip
     path = f"/v1/recipients/clinic/benefits/{uuid4()}"
     assert town.send("PUT", path, Role.RECIPIENT, "clinic", benefit).status_code == 200
+    bank.delegated("ken", "clinic")
     assert bank.close().status_code == 200
     assert town.ask("clinic") == []
-    assert not bank.may_ask("clinic")
+    assert bank.request("clinic", str(uuid4())).status_code == 403
     assert bank.state(review) == "lapsed"
     got = town.send("GET", "/v1/me/benefits", Role.CITIZEN, "ai").json()["benefits"]
-    assert [(each["recipient"], each["amount"]) for each in got] == [("clinic", "120")]
-    assert town.send(
-        "PUT", "/v1/me/handover", Role.CITIZEN, "ai", {"choice": "transfer"}
-    ).status_code == 200  # fmt: skip
+    assert [(each["recipient"], each["request"], each["amount"]) for each in got] == [
+        ("clinic", asked, "120")
+    ]
+    choice = {"choice": "transfer"}
+    answer = town.send("PUT", "/v1/me/handover", Role.CITIZEN, "ai", choice)
+    assert answer.status_code == 200
     before = folded(town)
-    assert all(rows for name, rows in before.items() if name != "request")
+    assert all(before.values())
     town.connection.execute("SELECT consent.replay()")
     assert folded(town) == before
 
