@@ -190,6 +190,8 @@ class Notifier(threading.Thread):
         self._gate, self._secret, self._networks = gate, secret, networks
         self._escalate_after = escalate_after
         self._stopping = threading.Event()
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._held: dict[str, Endpoint] = {}
         # One connection, one statement after another: however many endpoints, reads keep theirs.
         self._database = ThreadPoolExecutor(1, "notifier-database")
@@ -197,6 +199,9 @@ class Notifier(threading.Thread):
     def stop(self) -> None:
         """Let it end, and wait for that; what is under way is tried again by the next process."""
         self._stopping.set()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._woken.set)
         self.join()
 
     def run(self) -> None:
@@ -205,7 +210,8 @@ class Notifier(threading.Thread):
             asyncio.run(self._turns())
 
     async def _turns(self) -> None:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOK_UPS_MAX))
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(LOOK_UPS_MAX))
         sender = Sender(self._networks)
         tasks: set[asyncio.Task[None]] = set()
         while not self._stopping.is_set():
@@ -216,9 +222,8 @@ class Notifier(threading.Thread):
                     task.add_done_callback(tasks.discard)
             except Exception as error:  # noqa: BLE001 - without this thread nobody is told
                 log.warning("stop notices wait, will retry: %s", brief(error))
-            for _ in range(int(TURN_SECONDS / 0.1)):
-                if not self._stopping.is_set():
-                    await asyncio.sleep(0.1)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), TURN_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
