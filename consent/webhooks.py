@@ -202,7 +202,7 @@ class Notifier(threading.Thread):
         if self._loop is not None:
             with suppress(RuntimeError):  # it has ended by itself
                 self._loop.call_soon_threadsafe(self._woken.set)
-        self.join()
+        self.join(ATTEMPT_SECONDS_MAX)  # a look-up of a name cannot be broken off
 
     def run(self) -> None:
         """Until `stop`."""
