@@ -54,10 +54,10 @@ class Asked:
     """What cursors are sealed with: they go on with the same question alone."""
 
     def row(self, row: Row) -> Row:
-        """A row under the recipient's own names."""
+        """A row under the recipient's own names, in no order of the persons' own."""
         return {
             **row,
-            "persons": [self.mask.person(person) for person in row["persons"]],
+            "persons": sorted(map(self.mask.person, row["persons"])),
             "thing": self.mask.thing(row["thing"]),
         }
 
