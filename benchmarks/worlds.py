@@ -29,7 +29,7 @@ import domains
 from api import personal_stream
 from benchmarks.result import Goal, Result
 from benchmarks.stack import databases
-from consent import grants
+from consent import grants, recipients
 from consent.grants import Terms
 from consent.levels import LEVELS
 from consent.masks import Mask
@@ -245,7 +245,7 @@ class Side:
         connection = self.town.connection
         with connection.transaction():
             for key in (self.recipient, f"they{self.mark}"):
-                grants.put_recipient(connection, OPERATOR, key, "だれか", "Someone", "JP")
+                recipients.put(connection, OPERATOR, key, "だれか", "Someone", "JP", None)
             for thing in self.world.things:
                 grants.put_binding(
                     connection, OPERATOR, uuid4(), "health", f"{thing.number}{self.mark}",
