@@ -27,7 +27,9 @@ NOW = datetime.now(UTC)
 WINDOW = f"[{NOW.isoformat()},{(NOW + timedelta(days=9)).isoformat()})"
 KIND_IS = """
 CREATE OR REPLACE FUNCTION consent.kind_of(of_recipient integer) RETURNS text LANGUAGE sql STABLE
-AS $$ SELECT ('{{{}}}'::text[])[of_recipient] $$
+AS $$ SELECT ('{{{}}}'::text[])[of_recipient] $$;
+CREATE OR REPLACE FUNCTION consent.is_reviewed(recipient integer, purpose text, category text)
+RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT true $$
 """
 WRITE = "SELECT less FROM consent.write(%s, %s, 'bank', %s, %s)"
 SELECT_LIVE = """
