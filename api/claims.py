@@ -120,13 +120,13 @@ class Asked(BaseModel):
 class AllAsked(BaseModel):
     """Every request of the caller, the newest first."""
 
-    requests: list[Asked]
+    claims: list[Asked]
 
 
 class AskedPage(BaseModel):
     """Requests of persons, who has waited longest first."""
 
-    requests: list[Asked]
+    claims: list[Asked]
     next: str | None
 
 
@@ -145,20 +145,20 @@ def put_correction(request: Request, claim: ClaimId, body: CorrectionBody) -> Re
     return _put(request, asked)
 
 
-@router.put("/v1/me/requests/{claim}", response_model=Asked)
+@router.put("/v1/me/claims/{claim}", response_model=Asked)
 def put_request(request: Request, claim: ClaimId, body: RequestBody) -> Response:
     """Ask to stop a use, complain, or consult: scope `write:own`."""
     asked = Claim(claim, body.kind, {"text": body.text}, body.recipient, body.disclosure)
     return _put(request, asked)
 
 
-@router.get("/v1/me/requests", response_model=AllAsked)
+@router.get("/v1/me/claims", response_model=AllAsked)
 def read_own(request: Request) -> Response:
     """What the caller asked, and what became of it: scope `read:own`."""
     keys = door.subject_keys_of(request)
     with door.own(request) as connection:
         found = claims.select_own(connection, door.principal_of(request), keys)
-    return door.current({"requests": [_shown(row) for row in found]})
+    return door.current({"claims": [_shown(row) for row in found]})
 
 
 @router.get("/v1/claims", response_model=AskedPage)
@@ -179,7 +179,7 @@ def read_page(
     last = found[size - 1] if len(found) > size else None
     more = f"{last['at'].isoformat()} {last['id']}" if last else None
     page = [_shown(row) for row in found[:size]]
-    return door.current({"requests": page, "next": next_url(request, more)})
+    return door.current({"claims": page, "next": next_url(request, more)})
 
 
 @router.put("/v1/claims/{claim}/state", response_model=Asked)

@@ -1,10 +1,11 @@
 """A person's own: what is held about them, sum and rows, and its erasure."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 import domains
@@ -12,9 +13,10 @@ from api import problems
 from api.consent import Done, done
 from api.fields import NO_CONTROL, After, Limit, next_path, page_size, parse_moment
 from api.observations import From, To
-from consent import door, own
+from consent import door, download, own
 from consent import erasure as erasing
 from consent.masks import Mask
+from consent.receipts import Signer
 from core.errors import CityError
 
 PAGE_DEFAULT = 1_000
@@ -57,7 +59,7 @@ class Everything(BaseModel):
     held: list[Held]
     grants: int
     disclosures: int
-    requests: int
+    claims: int
 
 
 class OwnObservation(BaseModel):
@@ -119,6 +121,28 @@ def read_observations(
         more = mask.seal((0, datastream, 0, event), asked)
     page = [{k: v for k, v in row.items() if k != "place"} for row in rows[:size]]
     return door.current({"observations": page, "next": next_path(request, more)})
+
+
+@router.get(
+    "/v1/me/download",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}, "description": "the ZIP"}},
+)
+def read_download(
+    request: Request,
+    form: Annotated[Literal["json", "csv", "geoparquet"], Query(alias="format")] = "json",
+) -> StreamingResponse:
+    """All that is held about the caller, as a signed ZIP: scope `read:own`; `chimata verify`."""
+    principal, keys = door.principal_of(request), door.subject_keys_of(request)
+    signer, gate = Signer(door.signing_key_of(request)), door.gate_of(request)
+    with gate.own(principal):
+        pass  # who may not is told so before anything is sent
+    parts = download.download(gate, principal, keys, signer, form)
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Disposition": 'attachment; filename="chimata.zip"',
+    }
+    return StreamingResponse(filter(None, parts), media_type="application/zip", headers=headers)
 
 
 def _category(sector: str, observed: str) -> str | None:

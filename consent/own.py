@@ -51,7 +51,7 @@ ORDER BY h.sector, h.thing, h.property LIMIT %(limit)s
 SELECT_COUNTS = """
 SELECT (SELECT count(DISTINCT grant_id) FROM consent.granted g WHERE g.subject = s.id) AS grants,
        (SELECT count(*) FROM audit.provision v WHERE v.subjects @> ARRAY[s.id]) AS disclosures,
-       (SELECT count(*) FROM consent.claim c WHERE c.subject = s.id) AS requests
+       (SELECT count(*) FROM consent.claim c WHERE c.subject = s.id) AS claims
 FROM consent.subject s WHERE s.key = %(person)s
 """
 # Datastream by Datastream, each in the order of time: a page ends where the loop stops.
@@ -98,9 +98,9 @@ def select_held(connection: Session, person: str | None) -> list[Row]:
 
 
 def select_counts(connection: Session, person: str | None) -> Row:
-    """How many grants, disclosures and requests there are of a person."""
+    """How many grants, disclosures and claims there are of a person."""
     found = row(connection, SELECT_COUNTS, person=person)
-    return found or {"grants": 0, "disclosures": 0, "requests": 0}
+    return found or {"grants": 0, "disclosures": 0, "claims": 0}
 
 
 def select_rows(

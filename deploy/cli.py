@@ -326,9 +326,15 @@ def verify(
     ] = None,
     kept: Annotated[Path | None, typer.Option(help="A checkpoint that you kept.")] = None,
 ) -> None:
-    """Check offline: receipts, a proof between checkpoints, a record of consent."""
-    from consent import checks, receipts, timestamps
+    """Check offline: receipts, a proof between checkpoints, a record of consent, a download."""
+    import zipfile
 
+    from consent import checks, download, receipts, timestamps
+
+    if str(file) != "-" and zipfile.is_zipfile(file):
+        for held in download.check(file, receipts.public_key(key)):
+            say(held)
+        return
     text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     known = checks.Known(
         receipts.public_key(key),

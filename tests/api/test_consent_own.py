@@ -1,5 +1,11 @@
 """A person's own view over the real server: everything, row by row, and of nobody else."""
 
+import csv
+import io
+import struct
+import subprocess
+import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -7,15 +13,23 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import orjson
 import psycopg
+import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.types.json import Jsonb
 
+from consent import download, own
+from consent.receipts import Signer, public_key
+from consent.subject_keys import SubjectKeys
 from core.settings import Settings
-from core.tokens import Role
+from core.tokens import Principal, Role
 from tests.api.conftest import serving
 from tests.api.test_consent_erasure import erase, peopled
+from tests.api.test_disclosures import disclose, receipts_of
 from tests.api.town import DAY, Town, iso
+from tests.platform import CHIMATA
 
 
 @pytest.fixture
@@ -83,8 +97,110 @@ def test_a_shared_row_is_gone_for_both(town: Town) -> None:
     assert pages(town, "ai") == []
 
 
+def fetch(town: Town, form: str, folder: Path) -> Path:
+    answer = town.send("GET", f"/v1/me/download?format={form}", Role.CITIZEN, "ai")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    file = folder / f"{form}.zip"
+    file.write_bytes(answer.content)
+    return file
+
+
+def contents(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_property_22_a_download_is_whole_and_holds_offline(town: Town, tmp_path: Path) -> None:
+    moment = DAY + timedelta(hours=1)
+    town.insert(
+        ("band", "place"), "position", "observation_position", moment, 139.5, 35.5, 1.0, 2.0
+    )
+    town.insert(("band", "note"), "document", "observation_document", moment, Jsonb({"a": [1]}))
+    receipts_of(town, disclose(town, "clinic"), Role.CITIZEN, "ai")
+    assert put_claim(town, {"kind": "complaint", "text": "too slow"}).status_code == 200
+    key = town.send("GET", "/v1/disclosures/checkpoint", Role.CITIZEN, "ai").json()["key"]
+    mine = pages(town, "ai")
+    for form in download.FORMATS:
+        file = fetch(town, form, tmp_path)
+        held = list(download.check(file, public_key(key)))
+        assert held[-1] == "holds: 2 receipts of disclosures"
+        files = contents(file)
+        assert {"README.txt", "held.json", "grants.json", "claims.json", "MANIFEST"} < {*files}
+        assert b"too slow" in files["claims.json"]
+        assert b"ken" not in b"".join(files.values())
+        match form:
+            case "json":
+                assert list(map(orjson.loads, files["observations.jsonl"].splitlines())) == mine
+            case "csv":
+                lines = list(csv.DictReader(io.StringIO(files["observations.csv"].decode())))
+                assert [float(n["result"]) for n in lines if n["kind"] == "number"] == [
+                    r["result"] for r in mine if r["kind"] == "number"
+                ]
+                assert {n["longitude"] for n in lines} == {"", "139.5"}
+            case "geoparquet":
+                table = pq.read_table(io.BytesIO(files["observations.parquet"]))
+                assert len(table) == len(mine)
+                (point,) = (each for each in table["geometry"].to_pylist() if each)
+                assert struct.unpack("<BIdd", point) == (1, 1, 139.5, 35.5)
+                geo = orjson.loads(table.schema.metadata[b"geo"])
+                assert geo["primary_column"] == "geometry"
+    forge(contents(fetch(town, "json", tmp_path)), key, tmp_path)
+    for role in (Role.OPERATOR, Role.RECIPIENT):
+        assert town.send("GET", "/v1/me/download", role, "ai").status_code == 403
+
+
+def forge(files: dict[str, bytes], key: str, folder: Path) -> None:
+    """Nothing that was changed, left out or added holds, by the command as well."""
+    rows = files["observations.jsonl"]
+    forged = (
+        {**files, "observations.jsonl": rows.replace(b"0.5", b"0.6")},
+        {name: content for name, content in files.items() if name != "grants.json"},
+        {**files, "more.json": b"{}"},
+        {**files, "MANIFEST": files["MANIFEST"].replace(b"sha256", b"sha255")},
+        {name: content for name, content in files.items() if name != "MANIFEST"},
+    )
+    for number, each in enumerate((files, *forged)):
+        file = folder / "forged.zip"
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in each.items():
+                archive.writestr(name, content)
+        done = subprocess.run(
+            [str(CHIMATA), "verify", str(file), "--key", key],
+            env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode == 0) == (number == 0), (number, done.stderr)
+
+
+def test_a_large_download_needs_no_more_memory(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "ROWS_A_PAGE", 500)
+    settings = town.served.app.state.settings
+    gate, keys = town.served.app.state.gate, SubjectKeys.of(settings)
+    signer = Signer(Ed25519PrivateKey.generate())
+    ai = Principal(Role.CITIZEN, "ai", None, "ai", frozenset({"read:own"}), 0)
+    peaks = []
+    for rows in (2_000, 12_000):
+        town.connection.execute(INSERT_MANY, {"from": DAY + timedelta(minutes=10), "rows": rows})
+        tracemalloc.start()
+        sent = sum(map(len, download.download(gate, ai, keys, signer, "json")))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert sent > rows
+    assert peaks[1] < 1.3 * peaks[0], peaks
+
+
+INSERT_MANY = """
+INSERT INTO personal.observation (phenomenon_time, result, append_id, datastream_id, quality)
+SELECT %(from)s + n * interval '100 ms', random(), 1, d.id, 0
+FROM generate_series(1, %(rows)s) AS n
+JOIN datastream d ON d.property = 'heart-rate' JOIN thing t ON t.id = d.thing_id AND t.key = 'band'
+WHERE NOT EXISTS (SELECT FROM personal.observation o WHERE o.datastream_id = d.id
+                  AND o.phenomenon_time = %(from)s + n * interval '100 ms')
+"""
+
+
 def put_claim(
-    town: Town, body: dict[str, Any], claim: str | None = None, kind: str = "requests"
+    town: Town, body: dict[str, Any], claim: str | None = None, kind: str = "claims"
 ) -> httpx.Response:
     path = f"/v1/me/{kind}/{claim or uuid4()}"
     return town.send("PUT", path, Role.CITIZEN, "ai", body)
@@ -116,7 +232,7 @@ def test_property_22_a_correction_takes_the_rows_place(town: Town) -> None:
         answer = put_claim(town, correction(**wrong), None, "corrections")
         assert answer.status_code == 422, wrong
     assert 71.5 not in [r["result"] for r in pages(town, "ai")], "nobody has decided yet"
-    (waiting,) = town.send("GET", "/v1/claims", Role.OPERATOR, "office").json()["requests"]
+    (waiting,) = town.send("GET", "/v1/claims", Role.OPERATOR, "office").json()["claims"]
     assert waiting["content"]["reason"] == "a loose strap"
     assert step(town, claim, "under-review").status_code == 200
     assert step(town, claim, "answered").status_code == 409, "it is accepted or refused"
@@ -146,15 +262,15 @@ def test_requests_are_answered_and_their_words_are_sealed(town: Town) -> None:
     assert put_claim(town, {"kind": "complaint", "text": "too slow"}, complaint).status_code == 200
     assert step(town, complaint, "accepted").status_code == 409
     assert step(town, complaint, "answered", "we are sorry").status_code == 200
-    listed = town.send("GET", "/v1/me/requests", Role.CITIZEN, "ai").json()["requests"]
+    listed = town.send("GET", "/v1/me/claims", Role.CITIZEN, "ai").json()["claims"]
     assert [(c["kind"], c["state"]) for c in listed] == [
         ("complaint", "answered"), ("stop-of-use", "received"),
     ]  # fmt: skip
     assert listed[0]["history"][-1]["text"] == "we are sorry"
-    assert town.send("GET", "/v1/me/requests", Role.CITIZEN, "ken").json()["requests"] == []
+    assert town.send("GET", "/v1/me/claims", Role.CITIZEN, "ken").json()["claims"] == []
     assert town.send("GET", "/v1/claims", Role.CITIZEN, "ai").status_code == 403
     page = town.send("GET", "/v1/claims?state=answered", Role.OPERATOR, "office").json()
-    assert [c["id"] for c in page["requests"]] == [complaint]
+    assert [c["id"] for c in page["claims"]] == [complaint]
     for table in ("claim", "claim_step"):
         stored = town.connection.execute(f"SELECT t::text FROM consent.{table} t".encode())
         told = str(stored.fetchall())
@@ -163,5 +279,5 @@ def test_requests_are_answered_and_their_words_are_sealed(town: Town) -> None:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             town.connection.execute(f"DELETE FROM consent.{table}".encode())
     erase(town, "ai")
-    assert town.send("GET", "/v1/claims", Role.OPERATOR, "office").json()["requests"] == []
+    assert town.send("GET", "/v1/claims", Role.OPERATOR, "office").json()["claims"] == []
     assert step(town, claim, "accepted").status_code == 404, "nobody reads it any more"
