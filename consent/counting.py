@@ -24,6 +24,8 @@ from core.sensorthings import ResultKind
 
 LEAVES_MAX = 100_000
 COUNT_SECONDS_MAX = 300
+PARTIES = 128
+"""Permits are worked out for so many at once, within the statement: the time is square in them."""
 
 # The grid of JIS X 0410: codes are of the squares between these, by first code and by hour and day.
 SOUTH, NORTH, WEST, EAST = 0, 66, 100, 180
@@ -64,12 +66,16 @@ WITH party AS MATERIALIZED (
   LEFT JOIN consent.crowd c ON c.subject = g.subject
   WHERE g.recipient = %(recipient)s AND g.operation = %(operation)s AND g.ended IS NULL
     AND coalesce(c.k, 0) <= %(k)s
+), batch AS (
+  SELECT array_agg(id) AS parties
+  FROM (SELECT id, row_number() OVER (ORDER BY id) / %(parties)s AS number FROM party) AS numbered
+  GROUP BY number
 ), permit AS MATERIALIZED (
   SELECT p.datastream_id, p.subjects[1] AS subject, d.decimals,
          consent.inward(range_agg(tstzrange(p.lower, p.upper)), %(step)s) AS times
-  FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
-                       %(properties)s, %(categories)s, %(span)s,
-                       ARRAY(SELECT id FROM party)) AS p
+  FROM batch b CROSS JOIN LATERAL
+       consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
+                       %(properties)s, %(categories)s, %(span)s, b.parties) AS p
   JOIN datastream d ON d.id = p.datastream_id AND d.data_class = 'personal'
     AND d.kind = %(kind)s AND d.unit = %(unit)s
   WHERE p.level <= %(level)s AND cardinality(p.subjects) = 1
@@ -245,5 +251,6 @@ def _scope(plan: Plan, recipient: int) -> dict[str, Any]:
         "latitude": latitude,
         "longitude": longitude,
         "steps_max": plan.steps_max,
+        "parties": PARTIES,
         "limit": LEAVES_MAX + 1,
     }
