@@ -112,7 +112,7 @@ def paths(served: Served) -> Iterator[str]:
     for path, sector in described(served):
         if "?" in path:
             yield path
-        elif path.endswith("/observations"):
+        elif sector and path.endswith("/observations"):
             for declared in domains.sector(sector).properties:
                 yield f"{path}?property={declared.name}"
                 yield f"{path}?property={declared.name}&interval=1h"
