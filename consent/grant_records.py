@@ -18,11 +18,13 @@ OWN = "/own"
 SELECT_FORMS = """
 SELECT g.subject, r.key AS recipient, r.title_ja, r.title_en, r.country, g.purpose, g.category,
        g.operation, g.level, g.countries, g.given, encode(g.notice, 'hex') AS notice,
+       p.body AS profile,
        lower(g.event) AS event_from, upper(g.event) AS event_to,
        lower(g.valid) AS valid_from, upper(g.valid) AS valid_to,
        b.at AS began_at, b.act AS began_by, b.actor_kind AS began_kind,
        e.at AS ended_at, e.act AS ended_by, e.actor_kind AS ended_kind
 FROM consent.granted g JOIN consent.recipient r ON r.id = g.recipient
+LEFT JOIN consent.recipient_profile p ON p.recipient = r.id
 JOIN consent.log b ON b.sigma = g.sigma LEFT JOIN consent.log e ON e.sigma = g.ended
 WHERE g.grant_id = %(grant)s AND CASE WHEN %(is_person)s
   THEN g.subject = (SELECT id FROM consent.subject WHERE key = %(name)s) ELSE r.key = %(name)s END

@@ -129,7 +129,7 @@ def record_of(
         "dpv:hasNotice": {
             "@type": "dpv:ConsentNotice", "dct:language": "ja", "chimata:sha256": last["notice"]
         },
-        "dpv:hasProcess": [_process(last)],
+        "dpv:hasProcess": [_kept(_terms(last), last["profile"])],
         "dpv:hasConsentControl": {
             "@type": ["dpv:ManageConsent", "dpv:WithdrawConsent"],
             "dpv:isExercisedAt": f"/v1/consent/grants/{grant}",
@@ -196,7 +196,8 @@ def _signed_text(document: dict[str, Any]) -> str:
     return f"{ABOUT}\n{base64.b64encode(digest).decode()}\n"
 
 
-def _process(form: Row) -> dict[str, Any]:
+def _terms(form: Row) -> dict[str, Any]:
+    """What a form of a grant says, and nothing that may change after it: its hash is kept."""
     operation = Operation(form["operation"])
     special = CATEGORIES.is_special(form["category"])
     explicit = special or operation is Operation.RESHARE or form["countries"] != [HOME]
@@ -229,6 +230,20 @@ def _process(form: Row) -> dict[str, Any]:
     }
 
 
+def _kept(terms: dict[str, Any], profile: Row | None) -> dict[str, Any]:
+    """The terms, with how long the recipient says that it keeps what it gets."""
+    if profile is None:
+        return terms
+    kept = {
+        "@type": "dpv:StorageDuration",
+        "dpv:hasDuration": {
+            "@type": "dpv:TemporalDuration",
+            "rdf:value": {"@value": f"P{profile['retention_days']}D", "@type": "xsd:duration"},
+        },
+    }
+    return {**terms, "dpv:hasStorageCondition": [*terms["dpv:hasStorageCondition"], kept]}
+
+
 def _events(
     forms: Sequence[Row], subject: str, now: datetime, *, is_person: bool
 ) -> Iterator[dict[str, Any]]:
@@ -253,7 +268,7 @@ def _events(
 def _event(
     status: str, at: datetime, by: Any, duration: dict[str, Any], act: str, form: Row
 ) -> dict[str, Any]:
-    terms = hashlib.sha256(canonical(_process(form))).hexdigest()
+    terms = hashlib.sha256(canonical(_terms(form))).hexdigest()
     return {
         "@type": [status, "dpv:ExpressedConsent"],
         "dpv:isIndicatedAtTime": _time(at),
@@ -289,16 +304,26 @@ def _controller(controller: Controller) -> dict[str, Any]:
 
 
 def _recipient(form: Row) -> dict[str, Any]:
-    party = _party(form)
-    return {
+    """The recipient as it is registered, with what it has to say of itself."""
+    party, profile = _party(form), form["profile"]
+    told = {
         "@id": party,
-        "@type": "dpv:ThirdParty",
-        "dpv:hasIdentifier": party,
+        "@type": ["dpv:ThirdParty"],
+        "dpv:hasIdentifier": [party],
         "dpv:hasName": [
             {"@value": form["title_ja"], "@language": "ja"},
             {"@value": form["title_en"], "@language": "en"},
         ],
         "dpv:hasLocation": f"loc:{form['country']}",
+    }
+    if profile is None:
+        return told
+    number = profile["identifier"]
+    return {
+        **told,
+        "@type": ["dpv:ThirdParty", profile["kind"]],
+        "dpv:hasIdentifier": [party, f"{number['scheme']}:{number['value']}"],
+        "dpv:hasContact": profile["contact"],
     }
 
 

@@ -168,6 +168,36 @@ def test_a_record_tells_all_that_became_of_a_grant(town: Town) -> None:
     assert last["dct:modified"] == times[-1]
 
 
+def test_a_recipient_is_told_as_it_says_of_itself(town: Town) -> None:
+    """How long it keeps data is no term of the grant: the hash of what was agreed stays."""
+    before = read(town)["dpv:hasConsentStatus"]
+    body = {
+        "title_ja": "診療所", "title_en": "Clinic", "country": "JP",
+        "profile": {
+            "kind": "dpv:HealthcareOrganisation", "contact": "privacy@clinic.example",
+            "identifier": {"scheme": "houjin-bangou", "value": "7123456789012"},
+            "representative": "院長", "purposes": ["health:ServiceProvision"],
+            "retention_days": 90, "security": {
+                "certificates": [{"scheme": "isms", "number": "IS 1", "until": "2027-03-31"}],
+                "measures": {"ja": "暗号化", "en": "Encrypted"},
+            },
+            "benefit": {"ja": "診療", "en": "Care"},
+        },
+    }  # fmt: skip
+    answer = town.send("PUT", "/v1/recipients/clinic", Role.OPERATOR, "office", body)
+    assert answer.status_code == 200, answer.text
+    document = read(town)
+    assert document["dpv:hasConsentStatus"] == before
+    (_, recipient) = document["dpv:hasEntity"]
+    assert recipient["@type"] == ["dpv:ThirdParty", "dpv:HealthcareOrganisation"]
+    assert recipient["dpv:hasContact"] == "privacy@clinic.example"
+    assert "houjin-bangou:7123456789012" in recipient["dpv:hasIdentifier"]
+    graph = graph_of(document)
+    (kept,) = graph.subjects(RDF.type, DPV.StorageDuration)
+    (duration,) = graph.objects(kept, DPV.hasDuration)
+    assert [str(each) for each in graph.objects(duration, RDF.value)] == ["P90D"]
+
+
 def test_a_grant_that_ran_out_says_so(town: Town) -> None:
     soon = town.connection.execute("SELECT clock_timestamp() + interval '1 second'").fetchone()
     assert soon is not None
