@@ -22,7 +22,7 @@ WORDS_MAX = 4_000
 VALUE_BYTES_MAX = 16_384
 OPEN = ("received", "under-review")
 
-router = APIRouter(tags=["requests of persons"], responses=problems.documented("conflict"))
+router = APIRouter(tags=["claims of persons"], responses=problems.documented("conflict"))
 
 
 def _unicode(text: str) -> str:

@@ -265,3 +265,17 @@ def test_every_silenced_check_says_why(path: Path) -> None:
         if re.search(r"noqa(?!: ?[A-Z]+[0-9]+)|type: ignore(?!\[)", c)
     ]  # fmt: skip
     assert bare == []
+
+
+ROUTE = re.compile(r'@router\.(get|put|post|delete)\(\s*"(/v1[^"]*)"')
+
+
+def test_no_two_routes_share_an_address() -> None:
+    """The first to be included would answer for both, and the document show one of them."""
+    found = [
+        (method, re.sub(r"\{[^}]*\}", "{}", path))
+        for file in sorted((ROOT / "api").glob("*.py"))
+        for method, path in ROUTE.findall(file.read_text())
+    ]
+    assert len(found) > 30
+    assert sorted(found) == sorted(set(found))
