@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.fields import After, Limit, next_url, open_cursor, page_size
 from consent import disclosures, door
+from consent.decide import READ_PERSONAL
 from consent.masks import Mask
 from consent.receipts import ORIGIN, published
 from consent.results import Row
@@ -116,7 +117,7 @@ def read_received(request: Request, limit: Limit = None, after: After = None) ->
     size = page_size(limit, PAGE_DEFAULT, request)
     principal = door.principal_of(request)
     mask = Mask(door.secret_of(request), principal.name)
-    with door.received(request) as connection:
+    with door.having(request, READ_PERSONAL, "a recipient's records") as connection:
         rows = disclosures.select_of_recipient(
             connection, principal, _place(open_cursor(after)), size + 1
         )

@@ -62,11 +62,6 @@ def published(request: Request) -> AbstractContextManager[Session]:
     return gate_of(request).published()
 
 
-def received(request: Request) -> AbstractContextManager[Session]:
-    """Gate.received for the caller of this request; same errors."""
-    return gate_of(request).received(principal_of(request))
-
-
 def having(
     request: Request, scope: str, what: str, *, writes: bool = False
 ) -> AbstractContextManager[Session]:

@@ -308,14 +308,6 @@ class Gate:
             yield connection
 
     @contextmanager
-    def received(self, principal: Principal) -> Iterator[Session]:
-        """A read-only snapshot of a recipient's records: CityError without scope read:personal."""
-        if READ_PERSONAL not in principal.scopes:
-            raise _no_entry(principal, "a recipient's records")
-        with _connected(self._gate) as connection:
-            yield connection
-
-    @contextmanager
     def published(self) -> Iterator[Session]:
         """One read-only snapshot of what everyone may read; its role sees nothing personal."""
         with _connected(self._read) as connection:
