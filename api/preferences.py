@@ -1,5 +1,6 @@
 """What a person states once about who may have what: statements, and presets of them."""
 
+from datetime import UTC
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -10,10 +11,12 @@ from api import problems
 from api.consent import COUNTRIES_MAX, Body, Code, Country, Done, Resolution, done
 from consent import door, preferences, reasons
 from consent.levels import LEVELS, NUMBERS
+from consent.log import Session, Written
 from consent.matching import Statement, Verdict
 from consent.presets import PRESETS
 from consent.results import Row
 from consent.vocabulary import Operation
+from core.tokens import Principal
 
 CODES_MAX = 64
 
@@ -77,6 +80,12 @@ class PreferenceBody(Body):
             _codes(self.countries),
             Verdict(self.otherwise),
         )
+
+
+class Stated(Done):
+    """A statement as it stands in the log."""
+
+    tighter: bool = Field(description="it permits no more than before, whatever else is stated")
 
 
 class Preference(BaseModel):
@@ -151,16 +160,23 @@ def read_preferences(request: Request) -> Response:
     return door.current({"preset": preset, "preferences": [_shown(row) for row in rows]})
 
 
-@router.put("/v1/me/preferences/{preference}", response_model=Done)
+@router.put("/v1/me/preferences/{preference}", response_model=Stated)
 def put_preference(request: Request, preference: PreferenceId, body: PreferenceBody) -> Response:
     """State something, or something else in its place: scope `write:own`.
 
     What was granted on the caller's standing word and is no longer allowed ends with it.
     """
     said = body.statement(preference)
-    return done(
-        door.act(request, "write:own", lambda c, who: preferences.put_preference(c, who, said))
-    )
+    tighter: list[bool] = []
+
+    def put(connection: Session, person: Principal) -> Written:
+        written, is_tighter = preferences.put_preference(connection, person, said)
+        tighter.append(is_tighter)
+        return written
+
+    written = door.act(request, "write:own", put)
+    at = written.at.astimezone(UTC)
+    return door.current({"sigma": written.sigma, "at": at, "tighter": tighter[-1]})
 
 
 @router.delete("/v1/me/preferences/{preference}", response_model=Done)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from consent import log
 from consent.log import Session, Written
-from consent.matching import TREES, Statement, Verdict
+from consent.matching import TREES, Statement, Verdict, is_tighter
 from consent.presets import DEFAULT, PRESETS
 from consent.results import Row
 from consent.vocabulary import VERSION, Operation
@@ -31,8 +31,13 @@ SELECT_PREFERENCES = f"""
 SELECT_NUMBER = "SELECT id FROM consent.subject WHERE key = %(key)s"
 
 
-def put_preference(connection: Session, principal: Principal, said: Statement) -> Written:
-    """State something, or something else in its place; what is stated already is no new act."""
+def put_preference(
+    connection: Session, principal: Principal, said: Statement
+) -> tuple[Written, bool]:
+    """State something, or something else in its place; what is stated already is no new act.
+
+    And whether that permits no more than before, whatever else is stated.
+    """
     subject = log.subject_of(connection, principal.subject)
     check(said)
     before = log.row(connection, SELECT_PREFERENCE, id=said.id)
@@ -40,11 +45,13 @@ def put_preference(connection: Session, principal: Principal, said: Statement) -
         if before["subject"] != subject or before["preset"] is not None:
             raise CityError("conflict", "this id was used before: give a new statement a new one")
         if statement_of(before) == said:
-            return log.unchanged(connection, before["sigma"])
+            return log.unchanged(connection, before["sigma"]), True
     elif len(statements_of(connection, [subject])[subject]) >= STATEMENTS_MAX:
         raise CityError("conflict", f"you have {STATEMENTS_MAX} statements: take one back first")
+    tighter = is_tighter(said, statement_of(before) if before else None)
     with log.explained("preference"):
-        return log.write(connection, "PREFER", principal, body_of(said), subject=subject)
+        body = body_of(said)
+        return log.write(connection, "PREFER", principal, body, subject=subject), tighter
 
 
 def delete_preference(connection: Session, principal: Principal, preference: UUID) -> Written:
