@@ -23,6 +23,7 @@ from core.errors import CityError, invalid
 from core.tokens import Role
 
 PAGE_DEFAULT = 100
+NAMELESS = "nothing that tells who it is: an erasure leaves it"
 PERSONS_MAX = 1000
 """Named one by one; those whom a record of deliveries tells are not counted."""
 
@@ -46,7 +47,7 @@ class BenefitBody(Body):
     kind: benefits.Kind
     amount: Amount | None = None
     unit: Short | None = Field(None, description="of the amount: JPY, points")
-    text: Text
+    text: Text = Field(description=NAMELESS)
     day: date
 
     model_config = example(
@@ -145,7 +146,7 @@ class PaymentBody(Body):
     person: PersonKey
     amount: Amount
     unit: Short
-    text: Text
+    text: Text = Field(description=NAMELESS)
 
     model_config = example(person="ai", amount="5000", unit="JPY", text="お詫びと損害の賠償")
 

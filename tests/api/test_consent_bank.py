@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consent.breaches import ITEMS
@@ -151,6 +151,9 @@ def test_property_no_approval_without_a_quorum(bank: Bank) -> None:
 
     @settings(max_examples=25, deadline=None)
     @given(st.lists(st.sampled_from(["approve", "refuse", "recuse", None]), min_size=5, max_size=5))
+    @example([None, "approve", None, "approve", "approve"])  # nobody from outside
+    @example(["approve", "approve", "recuse", "approve", None])  # nobody for consumers
+    @example(["approve", None, "approve", "refuse", "refuse"])  # as many for it as against it
     def holds(votes: list[str | None]) -> None:
         review = bank.ask("clinic")
         for number, vote in enumerate(votes):
