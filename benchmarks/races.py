@@ -325,7 +325,9 @@ def run(scale: float = 1.0) -> Iterator[Result]:
         with tempfile.TemporaryDirectory(prefix="chimata-bench-") as name:
             folder = Path(name)
             with database(folder) as url:
-                race = race_on(url, folder / "data", round(RACES * scale), SECONDS_MAX)
+                race = race_on(
+                    url, folder / "data", round(RACES * scale), max(60.0, SECONDS_MAX * scale)
+                )
         chunks = ", ".join(f"{len(race.reads.get(c, ())):,} {c}" for c in READERS)
         yield Result(
             f"races_leaked_{label}", len(race.leaks), "rows", goal=Goal("value", maximum=0.0),
