@@ -25,12 +25,14 @@ from api import (
     disclosures,
     docs,
     gateways,
+    guardians,
     ledgers,
     live,
     mandates,
     me,
     metrics,
     observations,
+    overrides,
     personal,
     personal_export,
     personal_rollups,
@@ -47,6 +49,7 @@ from api import (
     static,
     stops,
     things,
+    transfers,
 )
 from api.fields import given_once
 from api.limits import BodyLimit, SecurityHeaders
@@ -70,7 +73,9 @@ Running = Worker | Sequencer | Eraser | Notifier | Timestamper
 
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
-    "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings", "/v1/{sector}/personal",
+    "/v1/consent/grants", "/v1/consent/objections", "/v1/consent/bindings",
+    "/v1/consent/guardianships", "/v1/consent/overrides", "/v1/consent/countries",
+    "/v1/consent/notices", "/v1/{sector}/personal",
     "/v1/me", "/v1/claims", "/v1/disclosures/{disclosure}",
     "/v1/stops", "/v1/requests", "/v1/delegate",
     "/v1/releases/{release}/evidence", "/v1/releases/{release}/publication", "/v1/bank",
@@ -78,6 +83,15 @@ ONLY_SIGNED_IN = (
 """How the addresses begin that nobody reads without a token."""
 PUBLIC_READS = ("/v1/recipients", "/v1/recipients/{recipient}", "/v1/bank")
 """Those among them that everyone may read."""
+OWN = ("/v1/me", "/v1/consent/grants", "/v1/consent/objections")
+"""How the addresses begin at which a guardian may act for another person (consent.standing)."""
+SUBJECT = {
+    "name": "subject",
+    "in": "query",
+    "required": False,
+    "description": "whom you act for as a guardian, by the `sub` of its token; left out: yourself",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+}
 SIGNED_IN_PROBLEMS = ("unauthenticated", "forbidden", "not-found", "invalid", "unavailable")
 DESCRIPTION = (
     "Observations of a city: traffic signals, ports, 5G edge nodes, farms. Times are ISO 8601 in "
@@ -118,6 +132,7 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     rows_of_persons = (personal, personal_stream, personal_export, personal_rollups)
     of_persons = (
         consent, disclosures, me, claims, records, stops, preferences, requests, mandates, releases,
+        guardians, overrides, transfers,
     )  # fmt: skip
     of_bank = (recipients, bank, reviews, ledgers)
     for part in (*rows_of_persons, *of_persons, *of_bank):
@@ -240,6 +255,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             is_public = method == "get" and path in PUBLIC_READS
             is_optional = is_public or not path.startswith(ONLY_SIGNED_IN)
             _complete(operation, app.state.settings.page_rows_max, is_optional)
+            if path.startswith(OWN):
+                operation.setdefault("parameters", []).append(SUBJECT)
     app.openapi_schema = described
     return described
 

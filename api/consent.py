@@ -116,6 +116,7 @@ class Grant(BaseModel):
     notice: str
     live: bool
     sigma: int
+    guardianship: UUID | None = Field(description="by which it was given; null: by the person")
 
 
 class Grants(BaseModel):
@@ -250,7 +251,7 @@ def _shown(row: Row) -> dict[str, Any]:
             name: row[name]
             for name in (
                 "recipient", "purpose", "category", "operation", "event_from", "event_to",
-                "valid_from", "valid_to", "countries", "notice", "live", "sigma",
+                "valid_from", "valid_to", "countries", "notice", "live", "sigma", "guardianship",
             )
         },
     }  # fmt: skip

@@ -38,6 +38,7 @@ class Delivery(BaseModel):
     time_min: datetime
     time_max: datetime
     grants: list[UUID] = Field(description="by which of your grants")
+    override: UUID | None = Field(description="by which emergency override, without a grant")
 
 
 class Deliveries(BaseModel):

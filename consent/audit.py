@@ -11,9 +11,9 @@ from core.tokens import Principal, Role
 
 INSERT_DECISION = """
 INSERT INTO audit.decision
-  (id, principal, role, recipient, purpose, category, sector, outcome, reason, sigma)
+  (id, principal, role, recipient, purpose, category, sector, outcome, reason, sigma, override)
 VALUES (%(id)s, %(principal)s, %(role)s, %(recipient)s, %(purpose)s, %(category)s, %(sector)s,
-        %(outcome)s, %(reason)s, %(sigma)s)
+        %(outcome)s, %(reason)s, %(sigma)s, %(override)s)
 """
 
 
@@ -31,6 +31,8 @@ class Record:
     reason: str
     sigma: int | None = None
     """The last act of the state that a permission was decided on."""
+    override: UUID | None = None
+    """By which emergency override, in place of grants."""
     id: UUID = field(default_factory=uuid4)
     """Random: a sequence would tell how many there are."""
 
@@ -40,7 +42,9 @@ def permission(
 ) -> Record:
     """The record of a recipient's read: what it got is told by the provision records of its id."""
     role, name = principal.role.value if principal.role else None, principal.name
-    return Record(name, role, name, purpose, category, sector, "permitted", "grants", sigma)
+    by = principal.override
+    reason = "override" if by else "grants"
+    return Record(name, role, name, purpose, category, sector, "permitted", reason, sigma, by)
 
 
 def own(principal: Principal, sector: str | None) -> Record:

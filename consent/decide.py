@@ -8,7 +8,9 @@ from core.tokens import Principal
 
 READ_SHARED = "read:shared"
 READ_PERSONAL = "read:personal"
+READ_EMERGENCY = "read:emergency"
 READ_OWN = "read:own"
+WRITE_OWN = "write:own"
 BY_CLASS = (DataClass.OPEN, DataClass.SHARED)
 """The classes that are read by class alone; every other one, known or not, counts as personal."""
 

@@ -18,7 +18,8 @@ Place = tuple[datetime, UUID]
 
 _RECORDS = """
 SELECT p.id, d.id AS disclosure, d.at, d.recipient, r.title_ja, r.title_en, d.purpose, d.category,
-       p.sector, t.key AS thing, s.property, p.subjects, p.rows, p.time_min, p.time_max, p.grants
+       p.sector, t.key AS thing, s.property, p.subjects, p.rows, p.time_min, p.time_max, p.grants,
+       d.override
 FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
 JOIN consent.recipient r ON r.key = d.recipient
 JOIN datastream s ON s.id = p.datastream_id JOIN thing t ON t.id = s.thing_id

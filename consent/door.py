@@ -10,15 +10,16 @@ Build the answer inside the block, return it after: never a byte before the tran
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Request, Response
 
-from consent.decide import READ_OWN
+from consent import standing
+from consent.decide import READ_OWN, WRITE_OWN
 from consent.gate import Gate, PermittedConnection
 from consent.log import Written
 from consent.subject_keys import SubjectKeys
@@ -52,9 +53,17 @@ def rejections(request: Request) -> AbstractContextManager[PermittedConnection]:
     return gate_of(request).rejections(principal_of(request))
 
 
-def own(request: Request, scope: str = READ_OWN) -> AbstractContextManager[Session]:
-    """Gate.own for the caller of this request; same errors."""
-    return gate_of(request).own(principal_of(request), scope)
+@contextmanager
+def own(request: Request, scope: str = READ_OWN) -> Iterator[Session]:
+    """Gate.own for the caller of this request; same errors.
+
+    From then on `principal_of` is the person whom `?subject=` names, if the caller may act for it.
+    """
+    caller = principal_of(request)
+    with gate_of(request).own(caller, scope) as connection:
+        if scope == READ_OWN:
+            request.state.principal = standing.acting_for(connection, caller, _subject(request))
+        yield connection
 
 
 def published(request: Request) -> AbstractContextManager[Session]:
@@ -75,9 +84,24 @@ def reading_own(request: Request, sector: str | None = None) -> AbstractContextM
 
 
 def act(request: Request, scope: str, write: Callable[[Session, Principal], Written]) -> Written:
-    """Gate.act as the caller of this request; same errors."""
-    principal = principal_of(request)
-    return gate_of(request).act(principal, scope, lambda connection: write(connection, principal))
+    """Gate.act as the caller of this request, or as the person whom `?subject=` names; same errors.
+
+    Another's guardian acts in that person's place, and no two acts about one go on at once.
+    """
+    caller = principal_of(request)
+
+    def written(connection: Session) -> Written:
+        if scope != WRITE_OWN:
+            return write(connection, caller)
+        person = standing.acting_for(connection, caller, _subject(request))
+        standing.in_turn(connection, person)
+        return write(connection, person)
+
+    return gate_of(request).act(caller, scope, written)
+
+
+def _subject(request: Request) -> str | None:
+    return request.query_params.get("subject")
 
 
 def secret_of(request: Request) -> bytes:

@@ -28,7 +28,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequest
 from consent import audit, matcher, personal, proofs
 from consent.channels import SELECT_POSITION, Position
 from consent.columns import Column, column_of
-from consent.decide import READ_OWN, READ_PERSONAL, classes_of, read_by_class
+from consent.decide import READ_EMERGENCY, READ_OWN, READ_PERSONAL, classes_of, read_by_class
 from consent.log import Written
 from consent.personal import PAGE, Chunk, Query, Question
 from consent.receipts import Signer
@@ -210,7 +210,7 @@ class Gate:
         """
         question.check()
         chunk = None
-        if READ_PERSONAL in principal.scopes:
+        if {READ_PERSONAL, READ_EMERGENCY} & principal.scopes:
             with _connected(self._gate, writes=True, one_snapshot=True) as connection:
                 chunk = personal.read(connection, principal, question, query)
                 if chunk is not None and query.quiet and not chunk.rows:
@@ -271,7 +271,7 @@ class Gate:
         self, principal: Principal, disclosure: UUID, keys: SubjectKeys
     ) -> list[dict[str, Any]] | None:
         """What proves a disclosure to whom it concerns; None where there is none for the caller."""
-        if not {READ_PERSONAL, READ_OWN} & principal.scopes:
+        if not {READ_PERSONAL, READ_EMERGENCY, READ_OWN} & principal.scopes:
             raise _no_entry(principal, "disclosures")
         with _connected(self._gate) as connection:
             return proofs.receipts(connection, principal, disclosure, keys)

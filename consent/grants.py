@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from consent import standing
 from consent.levels import NUMBERS
 from consent.log import (
     SELECT_NOW,
@@ -37,7 +38,8 @@ GRANTS_MAX = 10_000
 
 SELECT_RECIPIENT = "SELECT id FROM consent.recipient WHERE key = %(key)s AND NOT suspended"
 _FORM = """
-SELECT g.grant_id, g.sigma, g.given, g.ended, g.subject, r.key AS recipient, r.title_ja, r.title_en,
+SELECT g.grant_id, g.sigma, g.given, g.ended, g.subject, g.recipient AS recipient_id,
+       g.guardianship, r.key AS recipient, r.title_ja, r.title_en,
        g.purpose, g.category, g.operation, g.level, g.countries, encode(g.notice, 'hex') AS notice,
        lower(g.event) AS event_from, upper(g.event) AS event_to,
        lower(g.valid) AS valid_from, upper(g.valid) AS valid_to,
@@ -50,6 +52,7 @@ SELECT DISTINCT ON (f.given, f.grant_id) f.* FROM ({_FORM}
   WHERE g.subject = (SELECT id FROM consent.subject WHERE key = %(person)s)) AS f
 ORDER BY f.given DESC, f.grant_id, f.sigma DESC LIMIT %(limit)s
 """
+SELECT_VOICE = "SELECT lower(valid), upper(valid) FROM consent.guardianship WHERE id = %(voice)s"
 SELECT_OBJECTION = """
 SELECT o.subject, o.purpose, r.key AS recipient, o.sigma
 FROM consent.objected o LEFT JOIN consent.recipient r ON r.id = o.recipient WHERE o.id = %(id)s
@@ -91,8 +94,10 @@ def put_grant(connection: Session, principal: Principal, grant: UUID, terms: Ter
         name: given or (before[name] if before else now)
         for name, given in (("valid_from", terms.valid_from), ("event_from", terms.event_from))
     }
+    voice = before["guardianship"] if before else principal.guardianship
+    valid = _voiced(connection, voice, began["valid_from"], terms.valid_to)
     check_window("event", began["event_from"], terms.event_to)
-    check_window("valid", began["valid_from"], terms.valid_to)
+    check_window("valid", *valid)
     body = {
         "grant": str(grant),
         "recipient": one(connection, SELECT_RECIPIENT, key=terms.recipient, field="recipient"),
@@ -100,19 +105,24 @@ def put_grant(connection: Session, principal: Principal, grant: UUID, terms: Ter
         "category": terms.category,
         "operation": terms.operation.value,
         "event": window(began["event_from"], terms.event_to),
-        "valid": window(began["valid_from"], terms.valid_to),
+        "valid": window(*valid),
         "level": NUMBERS[terms.resolution],
         "countries": sorted(set(terms.countries)),
         "notice": terms.notice,
     }
     if before is not None and _says(before, body, terms):
         return Written(before["sigma"], now)
+    if before is not None and window(before["valid_from"], before["valid_to"]) != body["valid"]:
+        _check_alone(connection, before)
     with explained("grant"):
         return write(connection, "NARROW" if before else "GRANT", principal, body, subject=subject)
 
 
 def revoke(connection: Session, principal: Principal, grant: UUID) -> Written:
-    """End a grant of the person; one that has ended is ended still."""
+    """End a grant of the person, and what other voices granted of the same: either may revoke.
+
+    One that has ended is ended still.
+    """
     subject = subject_of(connection, principal.subject)
     before = row(connection, SELECT_GRANT, grant=grant)
     if before is None or before["subject"] != subject:
@@ -120,7 +130,8 @@ def revoke(connection: Session, principal: Principal, grant: UUID) -> Written:
     if before["ended"] is not None:
         return unchanged(connection, before["ended"])
     with explained("grant"):
-        return write(connection, "REVOKE", principal, {"grant": str(grant)}, subject=subject)
+        body = {"grant": str(grant), "with": standing.others_about(connection, before)}
+        return write(connection, "REVOKE", principal, body, subject=subject)
 
 
 def put_objection(
@@ -193,6 +204,23 @@ def end_binding(connection: Session, principal: Principal, binding: UUID) -> Wri
 def select_grants(connection: Session, principal: Principal) -> list[Row]:
     """Every grant of the person as it is now, the newest first."""
     return rows(connection, SELECT_GRANTS, person=principal.subject, limit=GRANTS_MAX)
+
+
+def _voiced(
+    connection: Session, voice: UUID | None, lower: datetime, upper: datetime
+) -> tuple[datetime, datetime]:
+    """When a grant may hold: in a guardian's voice, while the guardianship does."""
+    bounds = connection.execute(SELECT_VOICE, {"voice": voice}).fetchone() if voice else None
+    begin, end = bounds or (None, None)
+    return max(lower, begin or lower), min(upper, end or upper)
+
+
+def _check_alone(connection: Session, grant: Row) -> None:
+    """CityError `conflict` where the end of this grant would let another voice's hold alone."""
+    if others := standing.others_about(connection, grant):
+        raise CityError(
+            "conflict", f"its time cannot change while {others[0]} says the same: revoke it"
+        )
 
 
 def _says(before: Row, body: dict[str, Any], terms: Terms) -> bool:

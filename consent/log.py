@@ -45,13 +45,17 @@ def write(
     subject: int | None = None,
     kind: Kind | None = None,
 ) -> Written:
-    """Append an act: of a person about `subject`, or of an operator about nobody alone."""
+    """Append an act: of a person about `subject`, or of an operator about nobody alone.
+
+    What a guardian does for a ward says by which guardianship.
+    """
+    by = principal.guardianship
     entry = {
         "act": act,
         "subject": subject,
         "actor": name_of(connection, principal),
-        "kind": kind or ("operator" if subject is None else "self"),
-        "body": Jsonb(body),
+        "kind": kind or ("operator" if subject is None else "guardian" if by else "self"),
+        "body": Jsonb({**body, "guardianship": str(by)} if by else body),
     }
     row = connection.execute(WRITE, entry).fetchone()
     if row is None:
@@ -74,7 +78,7 @@ def name_of(connection: Session, principal: Principal) -> str:
     """What a record that lasts calls someone: a person by number, which erasure leaves nameless."""
     if principal.role is not Role.CITIZEN:
         return principal.name
-    return f"person/{subject_of(connection, principal.subject)}"
+    return f"person/{subject_of(connection, principal.name)}"
 
 
 def window(lower: datetime, upper: datetime | None) -> str:

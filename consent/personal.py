@@ -23,7 +23,7 @@ from consent.levels import LEVELS
 from consent.masks import Place
 from consent.results import Row, result_of
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation
-from core.errors import CityError
+from core.errors import CityError, invalid
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import ResultKind
 from core.tokens import Principal
@@ -43,8 +43,14 @@ many as before, while rows are few."""
 
 READ_SECONDS_MAX = 20.0
 SELECT_RECIPIENT = """
-SELECT r.id, c.sigma FROM consent.recipient r CROSS JOIN consent.clock c
+SELECT r.id, c.sigma, NULL AS category FROM consent.recipient r CROSS JOIN consent.clock c
 WHERE r.key = %(key)s AND NOT r.suspended
+"""
+SELECT_RESPONDER = """
+SELECT r.id, c.sigma, o.category FROM consent.recipient r CROSS JOIN consent.clock c
+JOIN consent.override o ON o.recipient = r.id
+WHERE o.id = %(override)s AND o.valid @> clock_timestamp()
+  AND r.key = %(key)s AND NOT r.suspended
 """
 
 EXACT = """
@@ -114,8 +120,7 @@ WITH permit AS MATERIALIZED (
            WHEN (p.party, p.datastream_id, p.level) = (%(party)s, %(datastream)s, %(level)s)
              THEN greatest(p.lower, consent.up(%(event)s::timestamptz + interval '1 us', l.step))
            ELSE p.upper END AS start
-  FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
-                       %(properties)s, %(categories)s, %(span)s, %(parties)s) AS p
+  FROM {{permits}} AS p
   JOIN datastream d ON d.id = p.datastream_id AND d.data_class = 'personal'
   JOIN consent.level l ON l.number = p.level
 )
@@ -127,7 +132,13 @@ UNION ALL (
   CROSS JOIN LATERAL ({{branches}}) AS r
   LIMIT %(limit)s)
 """  # noqa: S608 - the parts are constants of this module
-SELECT_CHUNK = CHUNK.format(branches=" UNION ALL ".join(branch(*each) for each in _BRANCHES))
+PERMITS = """consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
+                       %(properties)s, %(categories)s, %(span)s, %(parties)s)"""
+OVERRIDDEN = """consent.overridden(%(override)s, %(recipient)s, %(purpose)s, %(sector)s,
+                          %(properties)s, %(span)s, %(parties)s)"""
+_SHAPES = " UNION ALL ".join(branch(*each) for each in _BRANCHES)
+SELECT_CHUNK = CHUNK.format(permits=PERMITS, branches=_SHAPES)
+SELECT_CHUNK_OF_OVERRIDE = CHUNK.format(permits=OVERRIDDEN, branches=_SHAPES)
 INSERT_PROVISIONS = """
 INSERT INTO audit.provision
   (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)
@@ -137,6 +148,11 @@ FROM jsonb_to_recordset(%(delivered)s) AS delivered (
   subjects integer[], datastream_id integer, grants uuid[], rows integer,
   time_min timestamptz, time_max timestamptz)
 GROUP BY subjects, datastream_id, grants
+"""
+
+INSERT_TO_TELL = """
+INSERT INTO audit.to_tell (override, subject)
+SELECT %(override)s, unnest(%(subjects)s::integer[]) ON CONFLICT DO NOTHING
 """
 
 # Who has not granted anything to a recipient is no party of its questions.
@@ -149,6 +165,15 @@ ORDER BY p.id LIMIT %(parties_max)s
 SELECT_PARTIES_OF_PERSON = """
 SELECT m.party FROM consent.party_member m WHERE m.subject = %(person)s AND m.party >= %(party)s
 ORDER BY m.party LIMIT %(parties_max)s
+"""
+# Of an override, every party is one whose Things may be where it holds.
+SELECT_PARTIES_OF_OVERRIDE = """
+SELECT p.id FROM consent.party p WHERE p.id >= %(party)s
+  AND (%(person)s::integer IS NULL OR %(person)s = ANY(p.subjects))
+  AND EXISTS (SELECT FROM consent.binding b JOIN consent.override o ON o.id = %(override)s
+              WHERE b.party = p.id AND b.sector = o.sector AND b.event && o.event
+                AND (o.things IS NULL OR b.thing = ANY(o.things)))
+ORDER BY p.id LIMIT %(parties_max)s
 """
 SELECT_STALE = """
 SELECT EXISTS (SELECT FROM consent.log WHERE sigma > %(sigma)s AND %(recipient)s = ANY(less)
@@ -177,14 +202,18 @@ class Question:
         PURPOSES.check("purpose", self.purpose)
         CATEGORIES.check("category", self.category)
 
-    def reach(self) -> tuple[list[str], list[str]]:
-        """Pairs: an observed property that is asked for, and a category whose grant reaches it."""
+    def reach(self, within: str | None = None) -> tuple[list[str], list[str]]:
+        """Pairs: an observed property that is asked for, and a category whose grant reaches it.
+
+        `within`: of those in this category alone.
+        """
+        asked = {self.category, within or self.category}
         pairs = [
             (declared.name, code)
             for declared in self.sector.properties
             if declared.category is not None
             and self._reads(declared)
-            and self.category in CATEGORIES.above(declared.category)
+            and asked <= set(CATEGORIES.above(declared.category))
             for code in CATEGORIES.reaching(declared.category)
         ]
         return [name for name, _ in pairs], [code for _, code in pairs]
@@ -257,10 +286,17 @@ def read(
     connection: Session, principal: Principal, question: Question, query: Query
 ) -> Chunk | None:
     """One chunk, in a transaction of one snapshot; None: such a recipient may read nothing."""
-    found = connection.execute(SELECT_RECIPIENT, {"key": principal.name}).fetchone()
+    override = principal.override
+    select = SELECT_RESPONDER if override else SELECT_RECIPIENT
+    asker = {"key": principal.name, "override": override}
+    found = connection.execute(select, asker).fetchone()
     if found is None:
         return None
-    recipient, sigma = found
+    if override and query.statement is not SELECT_CHUNK:
+        return None
+    if override and question.operation is not Operation.READ:
+        raise invalid("operation", "an emergency allows reading, and nothing else")
+    recipient, sigma, within = found
     permitted = audit.permission(
         principal,
         purpose=question.purpose,
@@ -272,11 +308,12 @@ def read(
     pieces: list[Piece] = []
     left = question.limit + 1
     ends_at = time.monotonic() + READ_SECONDS_MAX
-    for scope in _batches(connection, recipient, question):
+    statement = SELECT_CHUNK_OF_OVERRIDE if override else query.statement
+    for scope in _batches(connection, recipient, question, override, within):
         if time.monotonic() > ends_at:
             raise CityError("unavailable", "that took too long: ask for one person, or less time")
         wanted = {**scope, **query.parameters, "limit": left}
-        answer = connection.execute(query.statement.encode(), wanted, binary=True).fetchall()
+        answer = connection.execute(statement.encode(), wanted, binary=True).fetchall()
         pieces += pieces_of(answer)
         left = question.limit + 1 - sum(len(rows) for _, rows in pieces)
         if left == 0:
@@ -289,6 +326,9 @@ def read(
         "decision": permitted.id, "sector": question.sector.name, "delivered": Jsonb(delivered)
     }  # fmt: skip
     connection.execute(INSERT_PROVISIONS, record)
+    if override:
+        touched = sorted({subject for each in delivered for subject in each["subjects"]})
+        connection.execute(INSERT_TO_TELL, {"override": override, "subjects": touched})
     return Chunk(
         permitted.id,
         recipient,
@@ -328,12 +368,20 @@ def provision(permit: Permit, rows: Rows) -> Row:
     }
 
 
-def _batches(connection: Session, recipient: int, question: Question) -> Iterator[dict[str, Any]]:
+def _batches(
+    connection: Session,
+    recipient: int,
+    question: Question,
+    override: UUID | None,
+    within: str | None,
+) -> Iterator[dict[str, Any]]:
     """The parameters of statement after statement, each for some parties, until there are none."""
-    properties, categories = question.reach()
+    properties, categories = question.reach(within)
     party, datastream, level, event = question.after or (0, 0, 0, None)
     scope = {
         "recipient": recipient,
+        "override": override,
+        "purpose": question.purpose,
         "purposes": list(PURPOSES.reaching(question.purpose)),
         "above": list(PURPOSES.above(question.purpose)),
         "operation": question.operation.value,
@@ -348,6 +396,8 @@ def _batches(connection: Session, recipient: int, question: Question) -> Iterato
         "person": question.person,
     }
     select = SELECT_PARTIES if question.person is None else SELECT_PARTIES_OF_PERSON
+    if override:
+        select = SELECT_PARTIES_OF_OVERRIDE
     after, most = party, PARTIES[0]
     while True:
         wanted = {**scope, "party": after, "parties_max": most}

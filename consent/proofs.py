@@ -45,7 +45,7 @@ DELETE FROM audit.unsequenced WHERE ctid = ANY(ARRAY(
 """
 SELECT_PROVISIONS = """
 SELECT p.id, p.salt, p.decision, p.sector, p.grants, p.rows, p.time_min, p.time_max,
-       d.at, d.recipient, d.purpose, d.category, d.sigma, t.key AS thing, s.property,
+       d.at, d.recipient, d.purpose, d.category, d.sigma, d.override, t.key AS thing, s.property,
        p.subjects, ARRAY(SELECT code FROM consent.subject WHERE id = ANY(p.subjects)) AS codes
 FROM audit.provision p JOIN audit.decision d ON d.id = p.decision
 JOIN datastream s ON s.id = p.datastream_id JOIN thing t ON t.id = s.thing_id
@@ -141,6 +141,7 @@ def record_of(row: Row, mask: Mask) -> str:
         "rows": row["rows"],
         "time_min": row["time_min"],
         "time_max": row["time_max"],
+        **({"override": row["override"]} if row["override"] else {}),
     }
     return orjson.dumps(record, option=orjson.OPT_UTC_Z).decode()
 
@@ -178,10 +179,11 @@ def receipts(
     Of an erased record the leaf alone is told, whose place can still be checked. CityError
     `unavailable` in the second before its records have their places.
     """
-    if principal.role not in SELECT_RECEIPTS:
+    role = Role.RECIPIENT if principal.role is Role.RESPONDER else principal.role
+    if role not in SELECT_RECEIPTS:
         return None
     scope = {"decision": disclosure, "recipient": principal.name, "person": principal.subject}
-    found = connection.execute(SELECT_RECEIPTS[principal.role].encode(), scope).fetchall()
+    found = connection.execute(SELECT_RECEIPTS[role].encode(), scope).fetchall()
     if not found:
         return None
     signed = connection.execute(SELECT_SIGNED).fetchone()

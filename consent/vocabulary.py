@@ -190,6 +190,10 @@ class Tree:
         below = (each for each in self.terms if code in self.above(each))
         return tuple(sorted({*self.above(code), *below}))
 
+    def meet(self, one: str, other: str) -> bool:
+        """Whether something is reached by both of two codes."""
+        return one in self.reaching(other) or other in self.reaching(one)
+
     def is_special(self, code: str) -> bool:
         """Whether it, or a term above it, requires care; an unknown one does."""
         above = self.above(code)
@@ -205,5 +209,11 @@ class Tree:
 
 PURPOSES = Tree(PURPOSE, _PURPOSES)
 CATEGORIES = Tree(CATEGORY, _CATEGORIES)
-EMERGENCIES = ("health:EmergencyCareManagement", "infra:CriticalEmergencyResponseManagement")
-"""The purposes of an emergency override: these and no others."""
+EMERGENCIES = {
+    "health:EmergencyCareManagement": "27-1-2",
+    "infra:CriticalEmergencyResponseManagement": "27-1-2",
+    "health:PublicHealthSurveillance": "27-1-3",
+}
+"""The purposes of an emergency override, these and no others, with the item of APPI Art. 27(1) that
+allows each without consent: (ii) a life, a body or property (dpv:VitalInterest), (iii) public health
+(dpv:PublicInterest); both only where consent is hard to get."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +29,7 @@ from core.settings import Settings
 ISSUER = "chimata"
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
 LIFETIME_SECONDS = 365 * 24 * 3600
+OVERRIDE_SECONDS_MAX = 24 * 3600
 LEEWAY_SECONDS = 30
 SIGNATURE = re.compile(r"v1\.([0-9a-f]{1,64})\.([0-9]{1,16})\.([0-9a-f]{64})")
 SECRET_BYTES_MIN = 16
@@ -45,6 +47,7 @@ class Role(StrEnum):
     CITIZEN = "citizen"
     BANK = "bank"
     BOARD = "board"
+    RESPONDER = "responder"
 
 
 SCOPES = {
@@ -63,6 +66,9 @@ SCOPES = {
             "read:bank",
             "write:bank",
             "write:benefits",
+            "write:guardians",
+            "write:overrides",
+            "write:transfers",
         }
     ),
     Role.STAFF: frozenset({"read:shared"}),
@@ -70,12 +76,17 @@ SCOPES = {
     Role.CITIZEN: frozenset({"read:own", "write:own"}),
     Role.BANK: frozenset({"write:delegated"}),
     Role.BOARD: frozenset({"read:bank", "write:votes"}),
+    Role.RESPONDER: frozenset({"read:emergency"}),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking, as a verified token says. `gateway` or `subject` as the role needs."""
+    """Who is asking, as a verified token says. `gateway`, `subject`, `override` as the role needs.
+
+    `guardianship`: by which it acts for `subject`, another person; no token says it
+    (consent.standing).
+    """
 
     role: Role | None
     name: str
@@ -83,6 +94,8 @@ class Principal:
     subject: str | None
     scopes: frozenset[str]
     expires_at: int
+    override: UUID | None = None
+    guardianship: UUID | None = None
 
 
 ANONYMOUS = Principal(None, "anonymous", None, None, frozenset(), 0)
@@ -180,10 +193,14 @@ def issue(
     *,
     gateway: str | None = None,
     subject: str | None = None,
+    override: UUID | None = None,
     lifetime_seconds: int = LIFETIME_SECONDS,
     audience: str = "chimata",
 ) -> str:
-    """A signed token; a gateway's also carries the key that signs its Kafka batches."""
+    """A signed token; a gateway's also carries the key that signs its Kafka batches.
+
+    A responder's is of one recipient for one emergency override, and lasts no longer than one can.
+    """
     issued_at = int(time.time())
     token_id, expires_at = secrets.token_hex(8), issued_at + lifetime_seconds
     claims: dict[str, Any] = {
@@ -205,6 +222,11 @@ def issue(
         if role is Role.CITIZEN and not subject:
             raise invalid("subject", "a citizen's token needs the subject it stands for")
         claims["sub"] = subject or role.value
+    if role is Role.RESPONDER:
+        if override is None or not subject:
+            raise invalid("override", "a responder's token needs its override and its recipient")
+        claims["override"] = str(override)
+        claims["exp"] = min(expires_at, issued_at + OVERRIDE_SECONDS_MAX)
     header = {"alg": "Ed25519", "kid": keys.signing.kid}
     return jwt.encode(header, claims, keys.signing, algorithms=["Ed25519"])
 
@@ -293,6 +315,9 @@ def _principal(claims: dict[str, Any]) -> Principal:
     gateway = claims.get("gateway")
     if role is Role.GATEWAY and not (isinstance(gateway, str) and NAME.fullmatch(gateway)):
         raise CityError("unauthenticated", "the gateway's token names no valid gateway")
+    override = _uuid(claims.get("override"))
+    if role is Role.RESPONDER and override is None:
+        raise CityError("unauthenticated", "the responder's token names no override")
     granted = frozenset(str(claims.get("scope", "")).split())
     subject = str(claims.get("sub", ""))
     return Principal(
@@ -302,7 +327,15 @@ def _principal(claims: dict[str, Any]) -> Principal:
         subject if role is Role.CITIZEN else None,
         granted & SCOPES[role],
         int(claims["exp"]),
+        override if role is Role.RESPONDER else None,
     )
+
+
+def _uuid(text: Any) -> UUID | None:
+    try:
+        return UUID(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _mac(key: bytes, topic: str, gateway: str, boot: str, seq: int, payload: bytes) -> str:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -291,16 +292,18 @@ def token_issue(
     role: Annotated[Role, typer.Option(help="Who the token speaks for.")],
     gateway: Annotated[str | None, typer.Option(metavar="ID", help="Of a gateway's token.")] = None,
     subject: Annotated[str | None, typer.Option(metavar="ID", help="Whom it is about.")] = None,
+    override: Annotated[UUID | None, typer.Option(help="Of a responder: which override.")] = None,
     days: Annotated[float, typer.Option(help="How long it holds.")] = LIFETIME_SECONDS / 86400,
     data: Data = None,
 ) -> None:
     """Print a bearer token, alone, on standard output."""
-    say(_issue(role, gateway, subject, data, int(days * 86400), create=True))
+    seconds = int(days * 86400)
+    say(_issue(role, gateway, subject, data, seconds, create=True, override=override))
 
 
 def _issue(
     role: Role, gateway: str | None, subject: str | None, data: Path | None, seconds: int,
-    *, create: bool,
+    *, create: bool, override: UUID | None = None,
 ) -> str:  # fmt: skip
     from core import tokens
 
@@ -312,8 +315,8 @@ def _issue(
         raise CityError("not-found", f"there is no data folder {folder}; `chimata up` makes it")
     keys = tokens.load_keys(folder / "keys", create=create)
     return tokens.issue(
-        keys, role, gateway=gateway, subject=subject, lifetime_seconds=seconds,
-        audience=settings.audience,
+        keys, role, gateway=gateway, subject=subject, override=override,
+        lifetime_seconds=seconds, audience=settings.audience,
     )  # fmt: skip
 
 

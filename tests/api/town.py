@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -39,10 +39,15 @@ class Town:
         self.connection = connection
         self.city = City(connection)
         self.keys = load_keys(served.data / "keys")
+        self.override = UUID(int=0)
+        """Of which emergency responders' tokens are."""
 
     def headers(self, role: Role, subject: str) -> dict[str, str]:
         """A token of someone."""
-        token = issue(self.keys, role, gateway="g", subject=subject, lifetime_seconds=600)
+        token = issue(
+            self.keys, role, gateway="g", subject=subject, override=self.override,
+            lifetime_seconds=600,
+        )  # fmt: skip
         return {"Authorization": f"Bearer {token}"}
 
     def send(
@@ -69,7 +74,65 @@ class Town:
         answer = self.send("PUT", path, Role.OPERATOR, "office", body)
         return binding if answer.status_code == 200 else ""
 
-    def grant(self, person: str, name: str | None = None, **terms: Any) -> httpx.Response:
+    def guard(self, ward: str, guardian: str, name: str | None = None, **said: Any) -> str:
+        """A parent of a child of ten, unless told otherwise."""
+        name = name or str(uuid4())
+        born = datetime.now(UTC).date() - timedelta(days=3653)
+        body = {"ward": ward, "guardian": guardian, "kind": "parent", "born": str(born), **said}
+        path = f"/v1/consent/guardianships/{name}"
+        answer = self.send("PUT", path, Role.OPERATOR, "office", body)
+        assert answer.status_code == 200, answer.text
+        return name
+
+    def file(self, country: str, recipient: str | None = None, **said: Any) -> httpx.Response:
+        """A file on a country, or on a recipient there; checked now and for a day."""
+        now = datetime.now(UTC)
+        body = {
+            "text_ja": "制度の概要", "text_en": "The regime in brief", "source": "a survey",
+            "checked_at": iso(now - timedelta(hours=1)), "check_by": iso(now + timedelta(days=1)),
+            **said,
+        }  # fmt: skip
+        path = f"/v1/consent/countries/{country}" + (
+            f"/recipients/{recipient}" if recipient else ""
+        )
+        return self.send("PUT", path, Role.OPERATOR, "office", body)
+
+    def check(self, country: str, recipient: str | None = None, **said: Any) -> httpx.Response:
+        """A check of such a file, made now and good for a day."""
+        now = datetime.now(UTC)
+        body = {
+            "passed": True, "note": "looked at it", "checked_at": iso(now),
+            "check_by": iso(now + timedelta(days=1)), **said,
+        }  # fmt: skip
+        path = f"/v1/consent/countries/{country}" + (
+            f"/recipients/{recipient}" if recipient else ""
+        )
+        return self.send("PUT", f"{path}/checks/{uuid4()}", Role.OPERATOR, "office", body)
+
+    def propose(self, recipient: str, by: str = "hana", **said: Any) -> httpx.Response:
+        """Ask for an override; responders' tokens are of it from now on."""
+        self.override = uuid4()
+        body = {
+            "recipient": recipient, "purpose": "infra:CriticalEmergencyResponseManagement",
+            "category": "pd:MedicalHealth", "sector": "health", "reason": "A landslide.",
+            "authority": "Fire brigade, 2026-118", "hardship": "They cannot be reached.",
+            "hours": 1, **said,
+        }  # fmt: skip
+        path = f"/v1/consent/overrides/{self.override}"
+        return self.send("PUT", path, Role.OPERATOR, by, body)
+
+    def approve(self, by: str = "goro") -> httpx.Response:
+        path = f"/v1/consent/overrides/{self.override}/approval"
+        return self.send("PUT", path, Role.OPERATOR, by)
+
+    def end_override(self) -> httpx.Response:
+        path = f"/v1/consent/overrides/{self.override}"
+        return self.send("DELETE", path, Role.OPERATOR, "goro")
+
+    def grant(
+        self, person: str, name: str | None = None, by: str | None = None, **terms: Any
+    ) -> httpx.Response:
+        """A grant of a person, given by itself or by its guardian."""
         body = {
             "recipient": "clinic",
             "purpose": "dpv:ServiceManagement",
@@ -80,11 +143,20 @@ class Town:
             "notice": NOTICE,
             **terms,
         }
-        path = f"/v1/consent/grants/{name or uuid4()}"
-        return self.send("PUT", path, Role.CITIZEN, person, body)
+        path = f"/v1/consent/grants/{name or uuid4()}{behalf(person, by)}"
+        return self.send("PUT", path, Role.CITIZEN, by or person, body)
 
-    def revoke(self, person: str, name: str) -> httpx.Response:
-        return self.send("DELETE", f"/v1/consent/grants/{name}", Role.CITIZEN, person)
+    def revoke(self, person: str, name: str, by: str | None = None) -> httpx.Response:
+        path = f"/v1/consent/grants/{name}{behalf(person, by)}"
+        return self.send("DELETE", path, Role.CITIZEN, by or person)
+
+    def object(
+        self, person: str, recipient: str | None = None, purpose: str | None = None,
+        by: str | None = None,
+    ) -> httpx.Response:  # fmt: skip
+        path = f"/v1/consent/objections/{uuid4()}{behalf(person, by)}"
+        body = {"recipient": recipient, "purpose": purpose}
+        return self.send("PUT", path, Role.CITIZEN, by or person, body)
 
     def store(self, row: Row) -> None:
         """A number, as the ingestor stores it."""
@@ -154,6 +226,11 @@ class Town:
             path = page["next"]
             assert not path or page["observations"], "a page is filled after filtering"
         return rows
+
+
+def behalf(person: str, by: str | None) -> str:
+    """What is added to an address to act for a person."""
+    return f"?{httpx.QueryParams({'subject': person})}" if by else ""
 
 
 def iso(moment: datetime | None) -> str | None:

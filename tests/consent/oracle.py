@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 from consent.levels import LEVELS
 from consent.vocabulary import CATEGORIES, PURPOSES
@@ -10,6 +11,8 @@ from consent.vocabulary import CATEGORIES, PURPOSES
 JAPAN = timedelta(hours=9)
 EVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Window = tuple[datetime, datetime]
+NEVER = len(LEVELS)
+"""A level at which nothing is shown."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,32 @@ class Grant:
     level: int
     countries: tuple[str, ...]
     given: int
+    voice: str | None = None
+    """Whose word it is: the person's own, or a guardian's."""
     live: bool = True
+
+
+@dataclass
+class Objection:
+    """What shuts grants; after `until`, an act, it binds no other voice's new ones."""
+
+    sigma: int
+    person: str
+    recipient: str | None
+    purpose: str | None
+    voice: str | None = None
+    until: float = inf
+
+    def shuts(self, grant: Grant, ask: "Ask") -> bool:
+        """Whether what the grant says does not count for a question."""
+        return (
+            self.person == grant.person
+            and self.recipient in (None, ask.recipient)
+            and (self.purpose is None or self.purpose in PURPOSES.above(ask.purpose))
+            and (
+                self.sigma > grant.given or (self.voice != grant.voice and grant.given < self.until)
+            )
+        )
 
 
 @dataclass
@@ -45,7 +73,11 @@ class Oracle:
     countries: dict[str, str | None] = field(default_factory=dict)
     """Of each recipient; None: suspended."""
     grants: dict[str, Grant] = field(default_factory=dict)
-    objections: list[tuple[int, str, str | None, str | None]] = field(default_factory=list)
+    objections: list[Objection] = field(default_factory=list)
+    guardians: set[tuple[str, str]] = field(default_factory=set)
+    """Ward and guardian, as it is now."""
+    files: dict[tuple[str, str | None], tuple[int, bool]] = field(default_factory=dict)
+    """On a country, or a recipient there: the act that wrote it, whether its last check passed."""
     bindings: list[tuple[str, frozenset[str], Window]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     categories: dict[str, str] = field(default_factory=dict)
@@ -56,27 +88,71 @@ class Oracle:
         return replace(self.grants[name], **changes)  # type: ignore[arg-type]
 
     def level(self, person: str, row_time: datetime, ask: "Ask", prop: str) -> int | None:
-        """The least strict of a person's grants for a moment; None: no grant."""
-        levels = [
-            grant.level
+        """The strictest of those who speak for a person, of each the least strict grant."""
+        spoken = [
+            grant
             for grant in self.grants.values()
             if grant.live
             and grant.person == person
             and grant.recipient == ask.recipient
             and grant.purpose in PURPOSES.reaching(ask.purpose)
             and grant.category in CATEGORIES.reaching(self.categories[prop])
-            and grant.event[0] <= row_time < grant.event[1]
             and grant.valid[0] <= ask.now < grant.valid[1]
-            and self.countries.get(ask.recipient) in grant.countries
-            and not any(
-                sigma > grant.given
-                and by == person
-                and whom in (None, ask.recipient)
-                and (purpose is None or purpose in PURPOSES.above(ask.purpose))
-                for sigma, by, whom, purpose in self.objections
+            and self.is_told(grant)
+            and not any(objection.shuts(grant, ask) for objection in self.objections)
+        ]
+        levels = [
+            min(
+                (
+                    grant.level
+                    for grant in spoken
+                    if grant.voice == voice
+                    and grant.event[0] <= row_time < grant.event[1]
+                    and self.countries.get(ask.recipient) in grant.countries
+                ),
+                default=NEVER,
+            )
+            for voice in {grant.voice for grant in spoken}
+        ]
+        strictest = max(levels, default=NEVER)
+        return strictest if strictest < NEVER else None
+
+    def is_told(self, grant: Grant) -> bool:
+        """Whether the recipient may have it where it is, as far as files on that place go."""
+        country = self.countries.get(grant.recipient)
+        if country in (None, "JP"):
+            return country is not None
+        files = [self.files.get((country, of)) for of in (None, grant.recipient)]
+        return all(file is not None and file[1] and file[0] < grant.given for file in files)
+
+    def revoke(self, name: str) -> None:
+        """End a grant, and what other voices granted of the same."""
+        ended = self.grants[name]
+        ended.live = False
+        for grant in self.grants.values():
+            if (
+                grant.voice != ended.voice
+                and (grant.person, grant.recipient) == (ended.person, ended.recipient)
+                and any({grant.purpose, ended.purpose} <= set(PURPOSES.reaching(code))
+                        for code in PURPOSES.terms)
+                and any({grant.category, ended.category} <= set(CATEGORIES.reaching(code))
+                        for code in CATEGORIES.terms)
+            ):  # fmt: skip
+                grant.live = False
+
+    def emergency(self, things: Iterable[str], category: str, window: Window) -> list[Row]:
+        """What an override opens: every row of these Things that is somebody's."""
+        return [
+            row
+            for row in self.rows
+            if row.stream[0] in things
+            and category in CATEGORIES.above(self.categories[row.stream[1]])
+            and window[0] <= row.time < window[1]
+            and any(
+                thing == row.stream[0] and bound[0] <= row.time < bound[1]
+                for thing, _, bound in self.bindings
             )
         ]
-        return min(levels, default=None)
 
     def moment(
         self, thing: str, prop: str, time: datetime, ask: "Ask"
