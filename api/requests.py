@@ -226,7 +226,7 @@ def read_requests(request: Request) -> Response:
     return door.current({"requests": shown})
 
 
-@router.get("/v1/me/asked", response_model=OwnRequests)
+@router.get("/v1/me/requests", response_model=OwnRequests)
 def read_own_requests(request: Request) -> Response:
     """Every open request about the caller: allowed, asked or refused, and why."""
     with door.own(request) as connection:

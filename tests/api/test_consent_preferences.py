@@ -114,7 +114,7 @@ def test_a_request_becomes_what_each_person_states(town: Manager) -> None:
     assert made.status_code == 200, made.text
     town.settle()
     assert town.seen() == [0.0]
-    shown = {p: town.own(p, "asked")["requests"][0] for p in ("ai", "ken", "mio")}
+    shown = {p: town.own(p, "requests")["requests"][0] for p in ("ai", "ken", "mio")}
     assert {p: (r["state"], r["verdict"]) for p, r in shown.items()} == {
         "ai": ("granted", "allow"), "ken": ("asked", "ask"), "mio": ("refused", "refuse"),
     }  # fmt: skip
@@ -370,7 +370,7 @@ def test_always_and_never_are_stated_for_what_is_alike(town: Manager) -> None:
     assert town.request("clinic", second).status_code == 200
     assert town.request("clinic", reshare, operation="reshare").status_code == 200
     town.settle()
-    states = {p: {r["request"]: r["state"] for r in town.own(p, "asked")["requests"]}
+    states = {p: {r["request"]: r["state"] for r in town.own(p, "requests")["requests"]}
               for p in ("ai", "ken", "mio")}  # fmt: skip
     assert states == {
         "ai": {name: "granted", second: "granted", reshare: "asked"},
@@ -406,7 +406,7 @@ def test_a_request_is_made_once_by_who_may_and_names_nobody(town: Manager) -> No
         assert answer.json()["errors"][0]["name"] == field
     elsewhere = str(uuid4())
     assert town.request("clinic", elsewhere, sector="ports").status_code == 200
-    assert elsewhere not in str(town.own("ai", "asked")), "of those whom no such Thing describes"
+    assert elsewhere not in str(town.own("ai", "requests")), "of those whom no such Thing describes"
     assert town.answer("ai", elsewhere, "yes").status_code == 404
     path = f"/v1/requests/{name}"
     assert town.send("DELETE", path, Role.RECIPIENT, "gym").status_code == 404

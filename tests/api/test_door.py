@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,19 +207,6 @@ def test_bad_fields_are_named(api: Served, path: str, field: str) -> None:
 def test_several_bad_fields_are_all_named(api: Served) -> None:
     body = assert_problem(api.get("/v1/ports/things?limit=x&q=%00"), 422, "invalid")
     assert [error["name"] for error in body["errors"]] == ["limit", "q"]
-
-
-def test_no_two_routes_have_one_address(api: Served) -> None:
-    """The first would answer for both, and the other one never."""
-    found = Counter(
-        (method, re.sub(r"{[^}]*}", "{}", route.path))
-        for included in api.app.routes
-        if hasattr(included, "effective_route_contexts")
-        for route in included.effective_route_contexts()
-        for method in route.methods
-    )
-    assert len(found) > 50
-    assert [each for each, count in found.items() if count > 1] == []
 
 
 def test_wrong_method(api: Served) -> None:
