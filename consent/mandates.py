@@ -88,7 +88,9 @@ def put_mandate(
     valid_to: datetime,
     special: bool,
 ) -> Written:
-    """Appoint a bank from now on; a mandate is never changed."""
+    """Appoint a bank from now on; a mandate is never changed, nor given for a ward."""
+    if principal.guardianship is not None:
+        raise CityError("forbidden", "a guardian decides, and appoints no bank for a ward")
     subject = log.subject_of(connection, principal.subject)
     before = log.row(connection, SELECT_MANDATE, id=mandate)
     if before is not None:
@@ -217,6 +219,8 @@ def _restrict(connection: Session, subject: int, body: dict[str, Any]) -> None:
         codes = ", ".join(sorted({reason.code for reason in found.reasons}))
         raise CityError("forbidden", f"the person does not allow it on a standing word: {codes}")
     body["level"] = found.level
+    if voice := found.voice():
+        body["guardianship"] = str(voice)
 
 
 def _is_same(before: Row, body: dict[str, Any]) -> bool:

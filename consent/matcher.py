@@ -94,7 +94,7 @@ def _allowed(
     rows = requests.select_open(connection, speaking, request=request, answered=False)
     found = ((row, match(said[row["subject"]], requests.asked_of(row))) for row in rows)
     return [
-        (row["subject"], requests.grant_body(row, matched, now))
+        (row["subject"], requests.standing_body(row, matched, now))
         for row, matched in found
         if matched.verdict is Verdict.ALLOW
     ]

@@ -45,6 +45,8 @@ class Statement:
     countries: tuple[str, ...] | None = None
     otherwise: Verdict = Verdict.REFUSE
     """What holds where a condition, of operation or country, is broken."""
+    voice: UUID | None = None
+    """The guardianship in whose voice it was said; None: the person's own."""
 
     def axes(self) -> tuple[Codes, Codes, Codes]:
         """What it speaks of, in the order of TREES."""
@@ -91,6 +93,11 @@ class Matched:
     verdict: Verdict
     level: int
     reasons: tuple[Reason, ...]
+
+    def voice(self) -> UUID | None:
+        """In whose voice it is allowed: the person's own, or a guardian's where no other is."""
+        voices = [each.statement.voice for each in self.reasons if each.statement]
+        return None if None in voices else next(iter(voices), None)
 
 
 TREES = (PURPOSES, CATEGORIES, KINDS)

@@ -4,6 +4,7 @@ Each ends in the same act what was granted on a person's standing word and is no
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -20,13 +21,15 @@ STATEMENTS_MAX = 100
 """Of one person: beside those of a preset."""
 
 _STATED = """
-SELECT id, subject, verdict, purposes, categories, kinds, level, operations, countries, otherwise,
-       preset, sigma
-FROM consent.preference
+SELECT p.id, p.subject, p.verdict, p.purposes, p.categories, p.kinds, p.level, p.operations,
+       p.countries, p.otherwise, p.preset, p.sigma, p.guardianship,
+       p.guardianship IS NOT NULL AND NOT coalesce(w.valid @> clock_timestamp(), false) AS lapsed
+FROM consent.preference p LEFT JOIN consent.guardianship w ON w.id = p.guardianship
 """
-SELECT_PREFERENCE = f"{_STATED} WHERE id = %(id)s"
+SELECT_PREFERENCE = f"{_STATED} WHERE p.id = %(id)s"
 SELECT_PREFERENCES = f"""
-{_STATED} WHERE subject = ANY(%(subjects)s) ORDER BY subject, preset NULLS FIRST, sigma, id
+{_STATED} WHERE p.subject = ANY(%(subjects)s)
+ORDER BY p.subject, p.preset NULLS FIRST, p.sigma, p.id
 """
 SELECT_NUMBER = "SELECT id FROM consent.subject WHERE key = %(key)s"
 
@@ -40,10 +43,12 @@ def put_preference(
     """
     subject = log.subject_of(connection, principal.subject)
     check(said)
+    said = replace(said, voice=principal.guardianship)
     before = log.row(connection, SELECT_PREFERENCE, id=said.id)
     if before is not None:
         if before["subject"] != subject or before["preset"] is not None:
             raise CityError("conflict", "this id was used before: give a new statement a new one")
+        _check_voice(principal, before)
         if statement_of(before) == said:
             return log.unchanged(connection, before["sigma"]), True
     elif len(statements_of(connection, [subject])[subject]) >= STATEMENTS_MAX:
@@ -62,6 +67,7 @@ def delete_preference(connection: Session, principal: Principal, preference: UUI
         return log.unchanged(connection)
     if before["subject"] != subject or before["preset"] is not None:
         raise CityError("not-found", f"there is no statement {preference} of yours")
+    _check_voice(principal, before)
     body = {"preference": str(preference)}
     with log.explained("preference"):
         return log.write(connection, "UNPREFER", principal, body, subject=subject)
@@ -70,8 +76,11 @@ def delete_preference(connection: Session, principal: Principal, preference: UUI
 def put_preset(connection: Session, principal: Principal, preset: str) -> Written:
     """Choose a preset in place of the one of before; what is stated beside it stays."""
     subject = log.subject_of(connection, principal.subject)
-    wanted = PRESETS[preset].of(subject)
+    voice = principal.guardianship
+    wanted = [replace(each, voice=voice) for each in PRESETS[preset].of(subject)]
     before = [row for row in select_rows(connection, [subject]) if row["preset"] is not None]
+    for row in before:
+        _check_voice(principal, row)
     if {row["preset"] for row in before} <= {preset} and set(wanted) == set(
         map(statement_of, before)
     ):
@@ -104,11 +113,11 @@ def statements_of(
 
 
 def statement_of(row: Row) -> Statement:
-    """A stored statement."""
-    operations = row["operations"]
+    """A stored statement. What a guardian allowed while there was one is asked from then on."""
+    operations, verdict = row["operations"], Verdict(row["verdict"])
     return Statement(
         row["id"],
-        Verdict(row["verdict"]),
+        Verdict.ASK if row["lapsed"] and verdict is Verdict.ALLOW else verdict,
         _tuple(row["purposes"]),
         _tuple(row["categories"]),
         _tuple(row["kinds"]),
@@ -116,6 +125,7 @@ def statement_of(row: Row) -> Statement:
         None if operations is None else tuple(Operation(each) for each in operations),
         _tuple(row["countries"]),
         Verdict(row["otherwise"]),
+        row["guardianship"],
     )
 
 
@@ -145,6 +155,15 @@ def check(said: Statement) -> None:
         raise invalid("verdict", "a refusal has no conditions: allow with conditions instead")
     if said.otherwise is Verdict.ALLOW:
         raise invalid("otherwise", "ask or refuse")
+
+
+def _check_voice(principal: Principal, before: Row) -> None:
+    """CityError `conflict` for what a guardian, or the ward, states as long as both have a say.
+
+    The strictest wins: who wants more to be refused states that beside it.
+    """
+    if before["guardianship"] != principal.guardianship and not before["lapsed"]:
+        raise CityError("conflict", "another who has a say here stated it: state yours beside it")
 
 
 def _tuple(values: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -166,6 +166,13 @@ def asked_of(row: Row) -> Asked:
     )
 
 
+def standing_body(row: Row, matched: Matched, now: datetime) -> dict[str, Any]:
+    """The same on a standing word: in the voice that allows it, so that it ends with that."""
+    voice = matched.voice()
+    said = {"guardianship": str(voice)} if voice else {}
+    return {**grant_body(row, matched, now), **said}
+
+
 def grant_body(row: Row, matched: Matched, now: datetime) -> dict[str, Any]:
     """The grant that an open request becomes for a person: its id is made from both."""
     return {

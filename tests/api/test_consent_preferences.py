@@ -283,6 +283,41 @@ def test_property_19_the_log_itself_refuses_a_delegate(town: Manager) -> None:
     assert town.seen() == [0.0]
 
 
+def test_property_18_what_rests_on_a_guardians_statement_ends_with_the_guardianship(
+    town: Manager,
+) -> None:
+    """A statement is its voice's: another states beside it, and the strictest counts."""
+    guardianship = town.guard("ai", "mio")
+    own, name, behalf = str(uuid4()), str(uuid4()), "?subject=ai"
+    path = f"/v1/me/preferences/{name}"
+    stated = town.send("PUT", path + behalf, Role.CITIZEN, "mio", ALLOW)
+    assert stated.status_code == 200, stated.text
+    assert town.request("clinic").status_code == 200
+    town.settle()
+    assert town.seen() == [0.0]
+    assert town.send("DELETE", path, Role.CITIZEN, "ai").status_code == 409
+    assert town.prefer("ai", name, verdict="ask").status_code == 409
+    assert town.prefer("ai", own, verdict="refuse").status_code == 200
+    assert town.seen() == []
+    beside = town.send("DELETE", f"/v1/me/preferences/{own}{behalf}", Role.CITIZEN, "mio")
+    assert beside.status_code == 409
+    mandate = {"delegate": "minato", "valid_to": iso(UNTIL)}
+    for_ward = f"/v1/me/mandates/{uuid4()}{behalf}"
+    assert town.send("PUT", for_ward, Role.CITIZEN, "mio", mandate).status_code == 403
+    assert town.send("DELETE", f"/v1/me/preferences/{own}", Role.CITIZEN, "ai").status_code == 200
+    town.settle()
+    assert town.seen() == [0.0]
+    ended = f"/v1/consent/guardianships/{guardianship}"
+    assert town.send("DELETE", ended, Role.OPERATOR, "office").status_code == 200
+    assert town.seen() == []
+    again = str(uuid4())
+    assert town.request("clinic", again).status_code == 200
+    town.settle()
+    assert town.seen() == []
+    assert again in str(town.own("ai", "decisions")), "asked from now on"
+    assert town.send("DELETE", path, Role.CITIZEN, "ai").status_code == 200
+
+
 def folded(town: Town) -> list[list[Any]]:
     tables = town.connection.execute("SELECT name FROM consent.folded ORDER BY number").fetchall()
     return [
