@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from consent.breaches import ITEMS
 from consent.vocabulary import CATEGORIES, PURPOSES
+from core.settings import Settings
 from core.tokens import Role
 from tests.api.bank import CHARTER, Bank
-from tests.api.conftest import Served
+from tests.api.conftest import Served, serving
 from tests.api.town import DAY, Town, iso
 from tests.consent.oracle import Row
 
@@ -28,6 +30,16 @@ LEDGERS = ("benefit", "incident", "incident_person", "incident_step", "compensat
 @pytest.fixture
 def town(served: Served) -> Iterator[Town]:
     with psycopg.connect(served.database_url, autocommit=True) as connection:
+        yield Town(served, connection)
+
+
+@pytest.fixture
+def any_town(storage_url: str, tmp_path: Path) -> Iterator[Town]:
+    """The same on either kind of server."""
+    with (
+        serving(Settings(database_url=storage_url, data=tmp_path)) as served,
+        psycopg.connect(storage_url, autocommit=True) as connection,
+    ):
         yield Town(served, connection)
 
 
@@ -391,10 +403,10 @@ def test_everyone_sees_what_the_bank_says_of_itself(bank: Bank) -> None:
 
 
 def test_a_recipient_from_its_registration_to_the_end_of_the_bank(
-    town: Town, until: Callable[[Callable[[], bool]], None]
+    any_town: Town, until: Callable[[Callable[[], bool]], None]
 ) -> None:
     """Registered, reviewed, asking; granted by what a person states; paid for; then it closes."""
-    bank, asked = Bank(town), str(uuid4())
+    town, bank, asked = any_town, Bank(any_town), str(uuid4())
     town.bind("band", ["ai"], (DAY, None))
     town.store(Row(("band", "heart-rate"), DAY, 61.0))
     bank.operate("PUT", "/v1/bank", CHARTER)
