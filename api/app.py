@@ -24,6 +24,7 @@ from api import (
     consent,
     disclosures,
     docs,
+    fhir,
     gateways,
     guardians,
     ledgers,
@@ -79,6 +80,7 @@ ONLY_SIGNED_IN = (
     "/v1/me", "/v1/claims", "/v1/disclosures/{disclosure}",
     "/v1/stops", "/v1/requests", "/v1/delegate",
     "/v1/releases/{release}/evidence", "/v1/releases/{release}/publication", "/v1/bank",
+    "/v1/health/fhir/Observation", "/v1/health/fhir/Consent",
 )  # fmt: skip
 """How the addresses begin that nobody reads without a token."""
 PUBLIC_READS = ("/v1/recipients", "/v1/recipients/{recipient}", "/v1/bank")
@@ -137,6 +139,8 @@ def create_app(settings: Settings, extra_routers: Sequence[APIRouter] = ()) -> F
     of_bank = (recipients, bank, reviews, ledgers)
     for part in (*rows_of_persons, *of_persons, *of_bank):
         app.include_router(part.router, dependencies=signed_in)
+    # A parameter that stands twice is a word of FHIR: both count.
+    app.include_router(fhir.router, dependencies=[Depends(auth.identify)])
     for name, router in _sector_routers():
         app.include_router(router, prefix=f"/v1/{name}", tags=[name], dependencies=signed_in)
     app.include_router(things.router, dependencies=signed_in)
@@ -265,7 +269,9 @@ def _complete(operation: dict[str, Any], page_rows_max: int, is_optional: bool) 
     """One operation: its problems, that a token is optional, and how long a page may be."""
     if "security" in operation:
         answers = problems.documented(*SIGNED_IN_PROBLEMS)
-        operation["responses"] |= {str(status): each for status, each in answers.items()}
+        # FHIR has errors of its own, which its routes document.
+        if fhir.MEDIA_TYPE not in operation["responses"].get("200", {}).get("content", {}):
+            operation["responses"] |= {str(status): each for status, each in answers.items()}
         if is_optional:
             operation["security"] = [{}, *operation["security"]]
     for parameter in operation.get("parameters", ()):

@@ -48,9 +48,12 @@ def leased(
 class HandedOver(Response):
     """A chunk that is read, and handed to the socket under its lease, or not at all."""
 
-    def __init__(self, read: Callable[[], tuple[bytes, Lease]]) -> None:
+    def __init__(
+        self, read: Callable[[], tuple[bytes, Lease]], media_type: str = door.JSON
+    ) -> None:
         super().__init__()
         self._read = read
+        self._sent_as = media_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; a connection that does not take it in time is cut."""
@@ -60,7 +63,7 @@ class HandedOver(Response):
             if left <= 0:
                 raise CityError("unavailable", "this took too long to be still permitted")
             async with asyncio.timeout(left):
-                await door.current_parts((body,))(scope, receive, send)
+                await door.current_parts((body,), self._sent_as)(scope, receive, send)
         finally:
             await to_thread.run_sync(lease.release)
 

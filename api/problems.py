@@ -3,7 +3,7 @@
 import http
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -19,6 +19,13 @@ RETRY_SECONDS = "5"
 
 log = logging.getLogger("chimata.api")
 
+FHIR = "/v1/health/fhir"
+"""Where errors are OperationOutcomes."""
+FHIR_CODES = {
+    401: "login", 403: "forbidden", 404: "not-found", 405: "not-supported", 409: "conflict",
+    413: "too-long", 422: "value", 500: "exception", 503: "timeout",
+}  # fmt: skip
+Handler = Callable[[Request, Exception], Response]
 BY_STATUS = {kind.status: kind for kind in KINDS.values()}
 
 
@@ -120,8 +127,30 @@ def of_anything(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the app a problem."""
-    app.add_exception_handler(CityError, of_city_error)
-    app.add_exception_handler(RequestValidationError, of_validation)
-    app.add_exception_handler(HTTPException, of_http)
-    app.add_exception_handler(Exception, of_anything)
+    """Make every error of the app a problem, and in FHIR an OperationOutcome."""
+    app.add_exception_handler(CityError, _in_fhir(of_city_error))
+    app.add_exception_handler(RequestValidationError, _in_fhir(of_validation))
+    app.add_exception_handler(HTTPException, _in_fhir(of_http))
+    app.add_exception_handler(Exception, _in_fhir(of_anything))
+
+
+def _in_fhir(handler: Handler) -> Handler:
+    """The same error in the words that a FHIR client reads."""
+
+    def handle(request: Request, error: Exception) -> Response:
+        problem = handler(request, error)
+        if not request.url.path.startswith(FHIR):
+            return problem
+        from domains.health.fhir import MEDIA_TYPE as FHIR_TYPE
+        from domains.health.fhir import Issue, outcome, write
+
+        told = orjson.loads(problem.body)
+        code = FHIR_CODES.get(problem.status_code, "processing")
+        named = [Issue(code, each["reason"], each["name"]) for each in told["errors"]]
+        headers = dict(problem.headers)
+        headers.pop("content-length")
+        headers["content-type"] = f"{FHIR_TYPE}; charset=utf-8"
+        body = write(outcome(named or [Issue(code, told["detail"])]))
+        return Response(body, problem.status_code, headers)
+
+    return handle

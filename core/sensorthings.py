@@ -7,6 +7,7 @@ observations are four column sets, one for each kind of result.
 import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import IntFlag, StrEnum
 from typing import Any
 
@@ -332,10 +333,18 @@ class ObservationsBuilder:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys, so that equal values have equal bytes."""
+    """JSON with sorted keys, so that equal values have equal bytes; a Decimal keeps its digits."""
     import orjson
 
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=_exact)
+
+
+def _exact(value: Any) -> Any:
+    import orjson
+
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value))
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def observation_json(stream: Stream, phenomenon_time: str, result: Any) -> bytes:

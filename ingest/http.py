@@ -16,6 +16,7 @@ from core.sector import all_formats
 from core.settings import Settings
 from core.storage.message import Outcome
 from core.tokens import NAME, Principal, Role, Verifier
+from ingest import fhir
 from ingest.decoding import SEQ_MAX
 from ingest.pipeline import Pipeline, Raw, Settled
 from ingest.receipts import as_json, ranges
@@ -72,7 +73,25 @@ def router(settings: Settings) -> APIRouter:
         finally:
             await to_thread.run_sync(pipeline.stop)
 
+    async def take(
+        request: Request, sector: str, form: str, chimata_batch: str | None
+    ) -> tuple[Raw, Outcome]:
+        principal = await signed_in(request, Role.GATEWAY, "publish", "send observations")
+        if form not in all_formats(domains.sector(sector)):
+            raise CityError("not-found", f"format: {sector} takes no {form!r}; see /v1/sectors")
+        boot, seq = _identity(chimata_batch)
+        payload = await request.body()
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        raw = Raw("http", sector, str(principal.gateway), form, payload, boot, seq, answered)
+        if not await to_thread.run_sync(pipeline.submit, raw, ROOM_SECONDS_MAX, limiter=waiting):
+            raise CityError("unavailable", "the server is full or stopping: send this batch again")
+        try:
+            return raw, await asyncio.wait_for(answered, COMMIT_SECONDS_MAX)
+        except TimeoutError as error:
+            raise CityError("unavailable", "storage is away: send this batch again") from error
+
     routes = APIRouter(lifespan=lifespan, tags=["ingest"])
+    routes.include_router(fhir.router(take, whoever))
 
     @routes.post(
         "/v1/ingest/{sector}/{form}",
@@ -91,19 +110,7 @@ def router(settings: Settings) -> APIRouter:
             str | None, Header(description="boot/seq: makes a repeat a no-op", examples=["a1/0"])
         ] = None,
     ) -> Response:
-        principal = await signed_in(request, Role.GATEWAY, "publish", "send observations")
-        if form not in all_formats(domains.sector(sector)):
-            raise CityError("not-found", f"format: {sector} takes no {form!r}; see /v1/sectors")
-        boot, seq = _identity(chimata_batch)
-        payload = await request.body()
-        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        raw = Raw("http", sector, str(principal.gateway), form, payload, boot, seq, answered)
-        if not await to_thread.run_sync(pipeline.submit, raw, ROOM_SECONDS_MAX, limiter=waiting):
-            raise CityError("unavailable", "the server is full or stopping: send this batch again")
-        try:
-            outcome = await asyncio.wait_for(answered, COMMIT_SECONDS_MAX)
-        except TimeoutError as error:
-            raise CityError("unavailable", "storage is away: send this batch again") from error
+        raw, outcome = await take(request, sector, form, chimata_batch)
         return Response(orjson.dumps(_receipt(raw, outcome)), media_type="application/json")
 
     return routes
@@ -111,14 +118,19 @@ def router(settings: Settings) -> APIRouter:
 
 async def signed_in(request: Request, role: Role, scope: str, what: str) -> Principal:
     """Who signs in, if it is of this role and has the scope; CityError otherwise."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token or len(token) > TOKEN_BYTES_MAX:
-        raise CityError("unauthenticated", f"to {what} needs the bearer token of a {role.value}")
-    verifier: Verifier = request.app.state.verifier
-    principal = await to_thread.run_sync(verifier.verify, token.strip())
+    principal = await whoever(request, f"to {what} needs the bearer token of a {role.value}")
     if principal.role is not role or scope not in principal.scopes:
         raise CityError("forbidden", f"only the token of a {role.value} may {what}")
     return principal
+
+
+async def whoever(request: Request, missing: str) -> Principal:
+    """Who signs in; CityError `unauthenticated` for nobody."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token or len(token) > TOKEN_BYTES_MAX:
+        raise CityError("unauthenticated", missing)
+    verifier: Verifier = request.app.state.verifier
+    return await to_thread.run_sync(verifier.verify, token.strip())
 
 
 def _identity(header: str | None) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 from core.sector import ObservedProperty, Sector
 from core.sensorthings import DataClass, ResultKind
+from domains.health.wire import DOCUMENTS
 
 ACTIVITIES = ("still", "walking", "running", "cycling", "in-vehicle", "sleeping")
 VITAL, RECORDED = "chimata:VitalSign", "health:PersonGeneratedHealthData"
@@ -15,12 +16,19 @@ def _number(
     )
 
 
+def _document(category: str, name: str) -> ObservedProperty:
+    return ObservedProperty(
+        name, "FHIRリソース", "FHIR resource", kind=ResultKind.DOCUMENT,
+        category=category, identifying=True,
+    )  # fmt: skip
+
+
 SECTOR = Sector(
     name="health",
     title_ja="健康",
     title_en="Health",
     data_class=DataClass.PERSONAL,
-    formats=(),
+    formats=("fhir",),
     thing_title_ja="計測機器",
     thing_title_en="Device",
     colour="#be185d",
@@ -47,5 +55,6 @@ SECTOR = Sector(
                          category="chimata:MovementTrack"),
         ObservedProperty("ecg", "心電図", "Electrocardiogram", kind=ResultKind.DOCUMENT,
                          category=VITAL),
+        *(_document(*each) for each in DOCUMENTS.items()),
     ),
 )  # fmt: skip

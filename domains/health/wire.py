@@ -14,3 +14,22 @@ LOINC = {
     "55423-8": "steps",
 }
 """Observation.code or Observation.component.code, system http://loinc.org."""
+PANELS = {
+    "85354-9": "chimata:BloodPressure",
+    "55284-4": "chimata:BloodPressure",
+    "85353-1": "chimata:VitalSign",
+}
+"""Codes of what holds several values, by the category of all of them."""
+DOCUMENTS = {
+    "chimata:HeartRate": "fhir-heart-rate",
+    "chimata:BloodPressure": "fhir-blood-pressure",
+    "chimata:BodyTemperature": "fhir-body-temperature",
+    "chimata:OxygenSaturation": "fhir-oxygen-saturation",
+    "chimata:VitalSign": "fhir-vital-sign",
+    "pd:PhysicalHealth": "fhir-physical-health",
+    "health:PersonGeneratedHealthData": "fhir-recorded",
+    "pd:HealthRecord": "fhir-record",
+}
+"""The observed property of a resource kept whole, by what it tells of a person."""
+RECORD = "pd:HealthRecord"
+"""The category of all that is none of these: a grant for one vital sign does not reach it."""

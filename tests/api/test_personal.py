@@ -44,6 +44,7 @@ FILLED = {
 }
 ASKED = {
     "purpose": "dpv:ServiceManagement",
+    "_purpose": "dpv:ServiceManagement",
     "category": "pd:MedicalHealth",
     "step": "hour",
     "from": "2026-01-01T00:00:00Z",
