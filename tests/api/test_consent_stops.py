@@ -173,6 +173,18 @@ def test_property_10_an_erasure_tells_everyone_who_ever_had_anything(town: Town)
     assert to_stop(town, "shop") == []
 
 
+def test_property_10_grants_that_end_with_something_else_are_told_of_too(town: Town) -> None:
+    """That a guardianship ended is the person's own matter: a recipient learns of its grant."""
+    guardianship, grant = town.guard("ken", "mio"), str(uuid4())
+    given = town.grant("ken", grant, by="mio")
+    assert given.status_code == 200, given.text
+    path = f"/v1/consent/guardianships/{guardianship}"
+    assert town.send("DELETE", path, Role.OPERATOR, "office").status_code == 200
+    (told,) = to_stop(town, "clinic")
+    assert (told["type"], told["data"]["grants"]) == ("consent.ended", [grant])
+    assert [each["type"] for each in mine(town, "ken")] == ["consent.ended"]
+
+
 def test_property_10_it_is_tried_until_it_is_taken_in_order(town: Town) -> None:
     with hook() as clinic:
         clinic.answer = 500
