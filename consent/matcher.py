@@ -22,10 +22,10 @@ from core.tokens import Principal
 
 logger = logging.getLogger("chimata.consent")
 
-PERSONS = 200
+PERSONS = 50
 """So many are matched with a request in one turn."""
-GRANTS = 20
-"""So many grants are written in one turn."""
+GRANTS = 5
+"""So many grants are written in one turn: for so long every other act waits."""
 LOOK = 10_000
 """So many entries of the log are passed over in one turn."""
 STANDING = Principal(None, "chimata", None, None, frozenset(), 0)
