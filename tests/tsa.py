@@ -1,7 +1,6 @@
 """A timestamping authority of this machine (openssl ts), which can be away, slow, or lie."""
 
 import datetime
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.require import program
 
 CONFIG = """
 [t]
@@ -60,7 +61,7 @@ class Authority:
 
 def make(folder: Path, *, expired: bool = False) -> Authority:
     """Its keys and certificates; `expired`: its own certificate held until yesterday."""
-    assert shutil.which("openssl"), "openssl is needed"
+    program("openssl")
     folder.mkdir(parents=True, exist_ok=True)
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root_name, name = (
