@@ -65,6 +65,8 @@ def test_property_20_the_grant_must_name_the_country(town: Town) -> None:
 def test_property_20_a_file_of_another_recipient_opens_nothing(town: Town) -> None:
     town.register("gym", "US")
     assert town.file("US").status_code == 200
+    assert town.grant("ai", **ABROAD).status_code == 200
+    assert seen(town) == [], "that of the country is not enough"
     assert town.file("US", "gym").status_code == 200
     assert town.grant("ai", **ABROAD).status_code == 200
     assert seen(town) == []
