@@ -22,6 +22,7 @@ from consent import counting, personal, releases
 from consent.releases import STEPS
 from core.settings import Settings
 from core.tokens import Role
+from tests.api.channels import following, results, rolled_up
 from tests.api.conftest import Served, serving
 from tests.api.fair import HOUR, OFFICE, SAID, TERMS, Fair
 from tests.api.test_personal import paths
@@ -43,8 +44,8 @@ def fair(served: Served) -> Iterator[Fair]:
 def test_property_13_pseudonymised_data_leave_to_nobody(fair: Fair) -> None:
     """Not by any route, token or grant, and into no release."""
     fair.register("clinic")
-    made = fair.city.thing("health", "987654321")
-    fair.city.datastream(made, "heart-rate", "number", "/min", "pseudonymised")
+    thing = fair.city.thing("health", "987654321")
+    made = fair.city.datastream(thing, "heart-rate", "number", "/min", "pseudonymised")
     assert fair.bind("987654321", ["ai"], (DAY, None))
     fair.store(Row(("987654321", "heart-rate"), DAY, 98.7654321))
     for operation in ("read", "derive", "anonymise", "reshare"):
@@ -55,7 +56,7 @@ def test_property_13_pseudonymised_data_leave_to_nobody(fair: Fair) -> None:
     for path in paths(fair.served):
         for role, subject in (
             (Role.OPERATOR, "office"), (Role.STAFF, "x"), (Role.RECIPIENT, "clinic"),
-            (Role.RECIPIENT, OFFICE), (Role.GATEWAY, "g"),
+            (Role.RECIPIENT, OFFICE), (Role.GATEWAY, "g"), (Role.CITIZEN, "ken"),
         ):  # fmt: skip
             answer = fair.send("GET", path, role, subject)
             assert "98.765" not in answer.text, (path, role)
@@ -63,13 +64,21 @@ def test_property_13_pseudonymised_data_leave_to_nobody(fair: Fair) -> None:
     assert asked > 100
     for operation in ("read", "reshare"):
         assert fair.ask("clinic", operation=operation) == []
+    assert rolled_up(fair, "hour", (DAY, DAY + HOUR)) == []
+    with following(fair) as stream:
+        fair.come(Row(("987654321", "heart-rate"), DAY + HOUR, 99.0))
+        assert stream.silent(1.5)
     terms = {"k": 10, "purpose": "dpv:ServiceManagement"}
     for n in range(20):
         fair.person(f"p{n}", purpose="dpv:ServiceManagement")
         fair.beat(f"p{n}", 0.5, 70.0)
     assert fair.released(**terms)[0, None] == (20, None), "and not Ai"
     fair.connection.execute("UPDATE datastream SET data_class = 'personal' WHERE id = %s", (made,))
-    assert len(fair.ask("clinic")) == 1, "nothing but its class kept it in"
+    assert len(fair.ask("clinic")) == 2, "nothing but its class kept it in"
+    assert len(rolled_up(fair, "hour", (DAY, DAY + HOUR))) == 1
+    with following(fair) as stream:
+        fair.come(Row(("987654321", "heart-rate"), DAY + 2 * HOUR, 99.0))
+        assert results(stream) == [99.0]
 
 
 # -- 14 ------------------------------------------------------------------------------------------
