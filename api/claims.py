@@ -200,7 +200,7 @@ def put_state(request: Request, claim: ClaimId, body: StepBody) -> Response:
 
 
 def _put(request: Request, asked: Claim) -> Response:
-    keys, principal = door.subject_keys_of(request), door.principal_of(request)
+    keys, principal = door.subject_keys_of(request), door.act_for(request)
     with door.having(request, "write:own", "a person's requests", writes=True) as connection:
         if asked.kind == "correction" and claims.select(connection, keys, asked.id) is None:
             corrections.check(connection, principal.subject, asked.content)

@@ -86,8 +86,8 @@ class OwnObservations(BaseModel):
 @router.get("/v1/me", response_model=Everything)
 def read_everything(request: Request) -> Response:
     """All that is held about the caller, across sectors: scope `read:own`."""
-    person = door.principal_of(request).subject
     with door.reading_own(request) as connection:
+        person = door.principal_of(request).subject
         held = own.select_held(connection, person)
         counts = own.select_counts(connection, person)
     told = [{**row, "category": _category(row["sector"], row["property"])} for row in held]
@@ -106,15 +106,16 @@ def read_observations(
     """The observations themselves: scope `read:own`. Each reading is on record."""
     principal = door.principal_of(request)
     first, last = (parse_moment(n, t, "") or None for n, t in (("from", lower), ("to", upper)))
-    asked = f"own {sector} {first} {last}"
+    asked = f"own {sector} {first} {last} {request.query_params.get('subject')}"
     mask = Mask(door.secret_of(request), f"person {principal.name}")
     size = page_size(limit, PAGE_DEFAULT, request)
     place = mask.open(after, asked) if after is not None else None
     wanted = own.Wanted(sector, first, last)  # type: ignore[arg-type]  # no default, no text
     with door.reading_own(request, sector) as connection:
         rows = own.select_rows(
-            connection, principal.subject, wanted, (place[1], place[3]) if place else None, size + 1
-        )
+            connection, door.principal_of(request).subject, wanted,
+            (place[1], place[3]) if place else None, size + 1,
+        )  # fmt: skip
     more = None
     if len(rows) > size:
         datastream, event = rows[size - 1]["place"]
@@ -133,10 +134,9 @@ def read_download(
     form: Annotated[Literal["json", "csv", "geoparquet"], Query(alias="format")] = "json",
 ) -> StreamingResponse:
     """All that is held about the caller, as a signed ZIP: scope `read:own`; `chimata verify`."""
-    principal, keys = door.principal_of(request), door.subject_keys_of(request)
+    # Who may not is told so before anything is sent.
+    principal, keys = door.act_for(request), door.subject_keys_of(request)
     signer, gate = Signer(door.signing_key_of(request)), door.gate_of(request)
-    with gate.own(principal):
-        pass  # who may not is told so before anything is sent
     parts = download.download(gate, principal, keys, signer, form)
     headers = {
         "Cache-Control": "no-store",

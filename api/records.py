@@ -40,6 +40,8 @@ def _document(request: Request, grant: UUID, *, as_receipt: bool) -> Response:
     principal, secret = door.principal_of(request), door.secret_of(request)
     controller = records.controller_of(request.app.state.settings.controller)
     scope = READ_PERSONAL if READ_PERSONAL in principal.scopes else READ_OWN
+    if scope == READ_OWN:
+        principal = door.act_for(request)
     with door.having(request, scope, "records of consent") as connection:
         made = grant_records.record(
             connection, principal, grant, secret, controller, as_receipt=as_receipt

@@ -78,9 +78,17 @@ def having(
     return gate_of(request).having(principal_of(request), scope, what, writes=writes)
 
 
-def reading_own(request: Request, sector: str | None = None) -> AbstractContextManager[Session]:
-    """Gate.reading_own for the caller of this request; same errors."""
-    return gate_of(request).reading_own(principal_of(request), sector)
+def act_for(request: Request) -> Principal:
+    """The caller, or whom `?subject=` names if it may act for it; `principal_of` from then on."""
+    with own(request):
+        return principal_of(request)
+
+
+@contextmanager
+def reading_own(request: Request, sector: str | None = None) -> Iterator[Session]:
+    """Gate.reading_own for the caller, or for whom it acts; same errors."""
+    with gate_of(request).reading_own(act_for(request), sector) as connection:
+        yield connection
 
 
 def act(request: Request, scope: str, write: Callable[[Session, Principal], Written]) -> Written:

@@ -1,5 +1,6 @@
 """Guardians, property 18: while guardianship and age hold; the stricter wins, either revokes."""
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -193,7 +194,7 @@ def test_property_18_a_guardian_reads_what_the_ward_reads(town: Town) -> None:
     town.guard("ai", "mio")
     town.grant("ai")
     town.ask("clinic")
-    for path in ("/v1/consent/grants", "/v1/me/disclosures", "/v1/me/overrides"):
+    for path in ("/v1/consent/grants", "/v1/me/disclosures", "/v1/me", "/v1/me/overrides"):
         own = town.send("GET", path, Role.CITIZEN, "ai").json()
         assert town.send("GET", path + behalf("ai", "mio"), Role.CITIZEN, "mio").json() == own
     assert own == {"overrides": []}
@@ -208,6 +209,22 @@ def test_property_18_a_guardian_reads_what_the_ward_reads(town: Town) -> None:
         "ORDER BY sigma DESC LIMIT 1"
     ).fetchone()
     assert newest == (f"person/{town.number('mio')}", "guardian", False), "who acted is on record"
+
+
+def test_property_18_no_address_of_a_person_overlooks_for_whom(town: Town) -> None:
+    """Who is no guardian is refused wherever `subject` may be said, and never gets its own."""
+    described = town.served.get("/openapi.json").json()["paths"]
+    asked = [
+        re.sub(r"\{[^}]*\}", str(uuid4()), path)
+        for path, methods in described.items()
+        if any(p["name"] == "subject" for p in methods.get("get", {}).get("parameters", ()))
+    ]
+    assert len(asked) > 10
+    answers = {
+        path: town.send("GET", f"{path}?subject=ai", Role.CITIZEN, "rin").status_code
+        for path in asked
+    }
+    assert set(answers.values()) == {403}, answers
 
 
 def test_property_18_a_refusal_tells_of_nobody(town: Town) -> None:
