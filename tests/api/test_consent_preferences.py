@@ -30,6 +30,7 @@ ROOTS = ("dpv:ServiceManagement", "dpv:AcademicResearch", "dpv:Marketing")
 CATEGORIES = ["pd:MedicalHealth", "pd:Location", "pd:Age"]
 KINDS = {"clinic": "dpv:HealthcareOrganisation", "gym": "dpv:ForProfitOrganisation",
          "insurer": "chimata:Insurer"}  # fmt: skip
+NOBODYS = "00000000-0000-4000-8000-000000000009"
 YEAR = timedelta(days=365)
 UNTIL = datetime.now(UTC) + YEAR
 
@@ -563,9 +564,9 @@ def test_matching_is_bounded_exact_and_done_once(
         (Role.RECIPIENT, "GET", "/v1/me/decisions"),
         (Role.CITIZEN, "GET", "/v1/requests"),
         (Role.BANK, "GET", "/v1/me/preferences"),
-        (Role.CITIZEN, "DELETE", f"/v1/requests/{uuid4()}"),
-        (Role.RECIPIENT, "DELETE", f"/v1/delegate/grants/{uuid4()}?person=ai"),
-        (Role.BANK, "DELETE", f"/v1/me/mandates/{uuid4()}"),
+        (Role.CITIZEN, "DELETE", f"/v1/requests/{NOBODYS}"),
+        (Role.RECIPIENT, "DELETE", f"/v1/delegate/grants/{NOBODYS}?person=ai"),
+        (Role.BANK, "DELETE", f"/v1/me/mandates/{NOBODYS}"),
         (Role.BANK, "DELETE", "/v1/delegates/minato"),
     ],
 )

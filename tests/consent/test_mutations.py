@@ -1,5 +1,7 @@
 """The record of broken rules stays true: each can still be broken, and its test still exists."""
 
+import re
+
 import pytest
 
 from tests.conftest import ROOT
@@ -12,6 +14,15 @@ def test_each_rule_can_still_be_broken(mutation: Mutation) -> None:
     assert (ROOT / mutation.file).read_text().count(mutation.find) == 1
     assert mutation.find != mutation.replace
     assert f"def {name}(" in (ROOT / path).read_text() if name else (ROOT / path).is_file()
+
+
+def test_each_property_has_a_test_of_its_name_and_a_rule_to_break() -> None:
+    named = {
+        int(number)
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for number in re.findall(r"def test_property_([0-9]+)_", file.read_text())
+    }
+    assert named == {mutation.property for mutation in recorded()} == set(range(1, 23))
 
 
 def test_a_rule_that_is_not_broken_is_no_finding() -> None:
