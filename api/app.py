@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
@@ -54,13 +55,11 @@ from api import (
 )
 from api.fields import given_once
 from api.limits import BodyLimit, SecurityHeaders
-from consent import erasure, matcher
-from consent.erasure import Eraser
+from consent import erasure, matcher, proofs
 from consent.gate import Gate
 from consent.receipts import Signer
-from consent.sequencer import Sequencer
 from consent.subject_keys import SubjectKeys
-from consent.timestamper import Timestamper
+from consent.timestamper import timestamper
 from consent.timestamps import Authority, load_certificates
 from consent.webhooks import Notifier, networks_of
 from consent.worker import Worker
@@ -70,7 +69,7 @@ from core.tokens import load_secret, signing_key
 
 log = logging.getLogger("chimata.api")
 
-Running = Worker | Sequencer | Eraser | Notifier | Timestamper
+Running = Worker | Notifier
 
 ONLY_SIGNED_IN = (
     "/v1/account", "/v1/gateways", "/v1/rejections", "/metrics", "/v1/recipients",
@@ -203,13 +202,13 @@ def _workers(gate: Gate, settings: Settings) -> list[Running]:
     networks = networks_of(settings.notice_networks)
     notice_seconds_max = timedelta(seconds=settings.notice_seconds_max)
     workers += [
-        Sequencer(gate, signer, secret, keys),
-        Eraser(gate, keys),
+        proofs.sequencer(partial(gate.sequence, signer, secret, keys)),
+        erasure.eraser(gate, keys),
         Notifier(gate, secret, networks, notice_seconds_max),
     ]
     if settings.tsa_url:
         authority = Authority(settings.tsa_url, load_certificates(settings.tsa_certificates))
-        workers.append(Timestamper(gate, authority, settings.tsa_seconds))
+        workers.append(timestamper(gate, authority, settings.tsa_seconds))
     return workers
 
 

@@ -5,8 +5,7 @@ consent.subject_keys is destroyed first, so a copy of the database that is resto
 tombstone, in `replay`, before it serves.
 """
 
-import logging
-import threading
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,15 +16,12 @@ from consent.log import Session, Written, one, row, rows, subject_of, unchanged,
 from consent.personal import wait_for_leases
 from consent.results import Row
 from consent.subject_keys import SubjectKeys
-from core.errors import brief
+from consent.worker import Worker
 from core.tokens import Principal
-
-log = logging.getLogger("chimata.consent")
 
 # ruff: noqa: S608 - the parts are constants of this module
 
-TURN_SECONDS = 1.0
-RETRY_SECONDS = 5.0
+RETRY_SECONDS_MAX = 5.0
 ROWS_A_STEP = 20_000
 PERSONS_A_TURN = 20
 REWRITE_SECONDS_MAX = 900
@@ -120,7 +116,6 @@ UPDATE_DONE = """
 UPDATE personal.erasure_work w SET done_at = clock_timestamp() WHERE done_at IS NULL
   AND NOT EXISTS (SELECT FROM personal.to_rewrite r WHERE r.subject = w.subject)
 """
-SELECT_UNDONE = "SELECT EXISTS (SELECT FROM personal.to_rewrite)"
 TAKE_LOCK = "SELECT pg_try_advisory_xact_lock(%(lock)s)"
 LOCK = 0x45524153  # one process at a time writes tables anew ("ERAS")
 
@@ -165,13 +160,14 @@ def replay(gate: Gate, keys: SubjectKeys) -> int:
 
 
 def turn(gate: Gate, keys: SubjectKeys) -> bool:
-    """Go on with every erasure that is not done; whether all are."""
+    """Go on with every erasure that is not done; whether there are more of them."""
     with gate.working() as connection:
         pending = rows(connection, SELECT_PENDING, limit=PERSONS_A_TURN)
     for each in pending:
         keys.destroy(each["code"], each["id"])
         delete_rows(gate, each["subject"])
-    return rewrite(gate) and len(pending) < PERSONS_A_TURN
+    rewrite(gate)
+    return len(pending) == PERSONS_A_TURN
 
 
 def delete_rows(gate: Gate, subject: int) -> None:
@@ -209,8 +205,8 @@ def _delete_span(gate: Gate, subject: int, table: str, span: Row) -> None:
         lower = cut["time"] if cut is not None else None
 
 
-def rewrite(gate: Gate) -> bool:
-    """Write the touched tables anew, so that no file holds what was deleted; whether all are done.
+def rewrite(gate: Gate) -> None:
+    """Write the touched tables anew, so that no file holds what was deleted.
 
     A table waits while someone's snapshot is older than the deletion, or someone else uses it.
     """
@@ -220,7 +216,6 @@ def rewrite(gate: Gate) -> bool:
             after = _rewrite_next(connection, after)
     with gate.working() as connection:
         connection.execute(UPDATE_DONE)
-        return not one(connection, SELECT_UNDONE)
 
 
 def _rewrite_next(connection: Session, after: str) -> str | None:
@@ -246,25 +241,9 @@ def _parts(name: str) -> list[str]:
     return [part.strip('"') for part in name.split(".")]
 
 
-class Eraser(threading.Thread):
-    """Finishes erasures beside the API; any number of processes may run one."""
-
-    def __init__(self, gate: Gate, keys: SubjectKeys) -> None:
-        super().__init__(name="eraser", daemon=True)
-        self._gate, self._keys = gate, keys
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        """Until `stop`; what fails is tried again."""
-        wait = TURN_SECONDS
-        while not self._stopping.wait(wait):
-            try:
-                wait = TURN_SECONDS if turn(self._gate, self._keys) else RETRY_SECONDS
-            except Exception as error:  # noqa: BLE001 - without this thread nothing is erased
-                wait = RETRY_SECONDS
-                log.warning("an erasure is not done yet, will retry: %s", brief(error))
-
-    def stop(self) -> None:
-        """Let it end, and wait for that."""
-        self._stopping.set()
-        self.join()
+def eraser(gate: Gate, keys: SubjectKeys) -> Worker:
+    """Finishes erasures beside the API."""
+    return Worker(
+        "eraser", partial(turn, gate, keys), "an erasure is not done yet",
+        retry_seconds_max=RETRY_SECONDS_MAX,
+    )  # fmt: skip

@@ -115,4 +115,4 @@ def _grant(connection: Session, allowed: Sequence[tuple[int, dict[str, Any]]]) -
 
 def matcher(step: Callable[[], bool]) -> Worker:
     """What takes a turn about once a second, and at once while there is more."""
-    return Worker("matcher", step, "requests are not matched, will retry")
+    return Worker("matcher", step, "requests are not matched")

@@ -1,7 +1,7 @@
 """The tree of deliveries in the database: records get their places, receipts are made of them."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from consent.masks import Mask
 from consent.receipts import Signer, commitment
 from consent.results import Row
 from consent.subject_keys import SubjectKeys, seal, unseal
+from consent.worker import Worker
 from core.errors import CityError
 from core.tokens import Principal, Role
 
@@ -122,6 +123,11 @@ def sequence(connection: Session, signer: Signer, secret: bytes, keys: SubjectKe
     note = signer.sign(after.stop, root)
     connection.execute(INSERT_CHECKPOINT, {"size": after.stop, "note": note})
     return len(leaves)
+
+
+def sequencer(step: Callable[[], int]) -> Worker:
+    """Gives new records their places about once a second."""
+    return Worker("sequencer", lambda: step() == LEAVES_MAX, "disclosures have no places yet")
 
 
 def record_of(row: Row, mask: Mask) -> str:
