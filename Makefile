@@ -12,7 +12,7 @@ PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 # Which interpreter makes .venv: the first of these that is 3.11 or newer. `make setup BASE_PYTHON=...`
 BASE_PYTHON ?= python3.13 python3.12 python3.11 python3
 # Most tests wait for servers and timers more than they compute.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 

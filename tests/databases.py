@@ -17,7 +17,7 @@ from tests.require import timescale_url
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 TEMPLATE = "chimata_test_template"
 
-CREATE_DATABASE = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
+CREATE_DATABASE = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
 DROP_DATABASE = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 
 _numbers = itertools.count(1)
