@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 import domains
 from api import problems
 from api.consent import Body, Key
-from api.fields import NO_CONTROL, After, Limit, next_url, open_cursor, page_size
+from api.fields import NO_CONTROL, After, Limit, open_place, page_of, page_size
 from consent import claims, corrections, door
 from consent.claims import Claim
 from consent.results import Row
@@ -173,13 +173,11 @@ def read_page(
     """What persons ask: scope `write:claims`, an operator's."""
     size = page_size(limit, PAGE_DEFAULT, request)
     states: list[str] = list(OPEN) if state == "open" else [state]
-    keys, place = door.subject_keys_of(request), _place(open_cursor(after))
+    keys, place = door.subject_keys_of(request), open_place(after)
     with door.having(request, "write:claims", "what persons ask") as connection:
         found = claims.select_page(connection, keys, states, place, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    more = f"{last['at'].isoformat()} {last['id']}" if last else None
-    page = [_shown(row) for row in found[:size]]
-    return door.current({"claims": page, "next": next_url(request, more)})
+    page, more = page_of(request, found, size)
+    return door.current({"claims": [_shown(row) for row in page], "next": more})
 
 
 @router.put("/v1/claims/{claim}/state", response_model=Asked)
@@ -206,16 +204,6 @@ def _put(request: Request, asked: Claim) -> Response:
             corrections.check(connection, principal.subject, asked.content)
         found = claims.put(connection, principal, keys, asked)
     return door.current(_shown(found))
-
-
-def _place(cursor: str) -> tuple[datetime, UUID] | None:
-    if not cursor:
-        return None
-    at, _, number = cursor.partition(" ")
-    try:
-        return datetime.fromisoformat(at), UUID(number)
-    except ValueError as error:
-        raise invalid("after", "take it from `next` as it is") from error
 
 
 def _shown(found: Row) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from api.fields import After, Limit, next_url, open_cursor, page_size
+from api.fields import After, Limit, open_place, page_of, page_size
 from consent import disclosures, door
 from consent.decide import READ_PERSONAL
 from consent.masks import Mask
 from consent.receipts import ORIGIN, published
 from consent.results import Row
-from core.errors import CityError, invalid
+from core.errors import CityError
 
 PAGE_DEFAULT = 100
 
@@ -106,9 +106,9 @@ def read_own(request: Request, limit: Limit = None, after: After = None) -> Resp
     size = page_size(limit, PAGE_DEFAULT, request)
     with door.own(request) as connection:
         rows = disclosures.select_of_person(
-            connection, door.principal_of(request), _place(open_cursor(after)), size + 1
+            connection, door.principal_of(request), open_place(after), size + 1
         )
-    page, more = _page(request, rows, size)
+    page, more = page_of(request, rows, size)
     return door.current({"deliveries": [_shown(row) for row in page], "next": more})
 
 
@@ -119,10 +119,8 @@ def read_received(request: Request, limit: Limit = None, after: After = None) ->
     principal = door.principal_of(request)
     mask = Mask(door.secret_of(request), principal.name)
     with door.having(request, READ_PERSONAL, "a recipient's records") as connection:
-        rows = disclosures.select_of_recipient(
-            connection, principal, _place(open_cursor(after)), size + 1
-        )
-    page, more = _page(request, rows, size)
+        rows = disclosures.select_of_recipient(connection, principal, open_place(after), size + 1)
+    page, more = page_of(request, rows, size)
     return door.current({"received": [_masked(row, mask) for row in page], "next": more})
 
 
@@ -169,23 +167,6 @@ def read_receipts(request: Request, disclosure: DisclosureId) -> Response:
     if found is None:
         raise CityError("not-found", f"there is no disclosure {disclosure} of yours with records")
     return door.current({"receipts": found})
-
-
-def _place(cursor: str) -> disclosures.Place | None:
-    if not cursor:
-        return None
-    at, _, number = cursor.partition(" ")
-    try:
-        return datetime.fromisoformat(at), UUID(number)
-    except ValueError as error:
-        raise invalid("after", "take it from `next` as it is") from error
-
-
-def _page(request: Request, rows: list[Row], size: int) -> tuple[list[Row], str | None]:
-    """The rows of a page, and the path of the next one where there is more."""
-    last = rows[size - 1] if len(rows) > size else None
-    more = f"{last['at'].isoformat()} {last['id']}" if last else None
-    return rows[:size], next_url(request, more)
 
 
 def _shown(row: Row) -> dict[str, Any]:

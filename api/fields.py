@@ -4,14 +4,17 @@ import base64
 import binascii
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, get_args, get_origin
+from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.routing import APIRoute
 
 import domains
 from consent.queries import Area
+from consent.results import Row
 from core.errors import invalid
 from core.sector import Sector
 
@@ -233,6 +236,31 @@ def open_cursor(after: str | None) -> str:
     if "\x00" in value:
         raise invalid("after", "take it from `next` as it is")
     return value
+
+
+def open_place(after: str | None) -> tuple[datetime, UUID] | None:
+    """The time and the id after which a list of the newest goes on; None from its beginning."""
+    cursor = open_cursor(after)
+    if not cursor:
+        return None
+    at, _, number = cursor.partition(" ")
+    try:
+        moment, identity = datetime.fromisoformat(at), UUID(number)
+    except ValueError as error:
+        raise invalid("after", "take it from `next` as it is") from error
+    if moment.tzinfo is None:
+        raise invalid("after", "take it from `next` as it is")
+    return moment, identity
+
+
+def page_of(
+    request: Request, rows: Sequence[Row], size: int, time: str = "at"
+) -> tuple[Sequence[Row], str | None]:
+    """At most `size` rows of such a list, and the address of what follows where there is more."""
+    if len(rows) <= size:
+        return rows, None
+    last = rows[size - 1]
+    return rows[:size], next_url(request, f"{last[time].isoformat()} {last['id']}")
 
 
 def next_url(request: Request, cursor: str | None) -> str | None:

@@ -10,11 +10,11 @@ from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from api import problems
 from api.consent import Body, Done, Key, done
-from api.fields import NO_CONTROL, After, Limit, next_url, open_cursor, page_size
+from api.fields import NO_CONTROL, After, Limit, open_place, page_of, page_size
 from api.recipients import RecipientKey, Short, Text
 from api.schemas import example
 from consent import benefits, breaches, door, incidents
-from consent.benefits import Benefit, Place
+from consent.benefits import Benefit
 from consent.breaches import Ground
 from consent.incidents import Incident, Step
 from consent.masks import Mask
@@ -262,12 +262,12 @@ def put_benefit(
 def read_benefits(request: Request, limit: Limit = None, after: After = None) -> Response:
     """What recipients gave the caller: scope `read:own`."""
     size = page_size(limit, PAGE_DEFAULT, request)
-    before = _place(open_cursor(after))
+    before = open_place(after)
     with door.own(request) as connection:
         who = door.principal_of(request)
         rows = benefits.select_of_person(connection, who, before, size + 1)
-    page = [_benefit(row) for row in rows[:size]]
-    return door.current({"benefits": page, "next": _next(request, rows, size)})
+    page, more = page_of(request, rows, size)
+    return door.current({"benefits": [_benefit(row) for row in page], "next": more})
 
 
 @router.put("/v1/bank/incidents/{incident}", response_model=Done)
@@ -319,42 +319,27 @@ def put_payment(request: Request, incident: Name, payment: Name, body: PaymentBo
 def read_incidents(request: Request, limit: Limit = None, after: After = None) -> Response:
     """Incidents, what is due and what is late: scope `read:bank`."""
     size = page_size(limit, PAGE_DEFAULT, request)
-    before = _place(open_cursor(after))
+    before = open_place(after)
     with door.own(request, "read:bank") as connection:
         rows = incidents.select_page(connection, before, size + 1)
-    page = [_incident(row) for row in rows[:size]]
-    return door.current({"incidents": page, "next": _next(request, rows, size)})
+    page, more = page_of(request, rows, size)
+    return door.current({"incidents": [_incident(row) for row in page], "next": more})
 
 
 @router.get("/v1/me/incidents", response_model=OwnIncidents)
 def read_own_incidents(request: Request, limit: Limit = None, after: After = None) -> Response:
     """Incidents that concern the caller, and what was paid: scope `read:own`."""
     size = page_size(limit, PAGE_DEFAULT, request)
-    before = _place(open_cursor(after))
+    before = open_place(after)
     with door.own(request) as connection:
         who = door.principal_of(request)
         rows = incidents.select_of_person(connection, who, before, size + 1)
-    page = [_own_incident(row) for row in rows[:size]]
-    return door.current({"incidents": page, "next": _next(request, rows, size)})
+    page, more = page_of(request, rows, size)
+    return door.current({"incidents": [_own_incident(row) for row in page], "next": more})
 
 
 def _json(body: Body) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude_none=True)
-
-
-def _place(cursor: str) -> Place | None:
-    if not cursor:
-        return None
-    at, _, number = cursor.partition(" ")
-    try:
-        return datetime.fromisoformat(at), UUID(number)
-    except ValueError as error:
-        raise invalid("after", "take it from `next` as it is") from error
-
-
-def _next(request: Request, rows: list[Row], size: int) -> str | None:
-    last = rows[size - 1] if len(rows) > size else None
-    return next_url(request, f"{last['at'].isoformat()} {last['id']}" if last else None)
 
 
 def _titles(row: Row) -> dict[str, str] | None:

@@ -14,7 +14,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 import domains
 from api import problems
 from api.consent import Body, Code, Done, Key
-from api.fields import NO_CONTROL, After, Limit, next_url, open_cursor, page_size
+from api.fields import (
+    NO_CONTROL,
+    After,
+    Limit,
+    next_url,
+    open_cursor,
+    open_place,
+    page_of,
+    page_size,
+)
 from api.schemas import MOMENT, Titles, example
 from consent import door, releases
 from consent.anonymity import K
@@ -236,13 +245,11 @@ def read_prepared(request: Request, release: ReleaseId) -> Response:
 def read_releases(request: Request, limit: Limit = None, after: After = None) -> Response:
     """Published releases: open data."""
     size = page_size(limit, PAGE_DEFAULT, request)
-    before = _place(open_cursor(after))
+    before = open_place(after)
     with door.gate_of(request).published() as connection:
         found = releases.published_page(connection, before, size + 1)
-    last = found[size - 1] if len(found) > size else None
-    more = f"{last['published_at'].isoformat()} {last['id']}" if last else None
-    page = [_shown(row) for row in found[:size]]
-    return door.cacheable(request, {"releases": page, "next": next_url(request, more)})
+    page, more = page_of(request, found, size, "published_at")
+    return door.cacheable(request, {"releases": [_shown(row) for row in page], "next": more})
 
 
 @router.get("/v1/releases/{release}", response_model=Release)
@@ -344,14 +351,3 @@ def _number(cursor: str) -> int:
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < len(str(2**31))):
         raise invalid("after", "take it from `next` as it is")
     return int(cursor)
-
-
-def _place(cursor: str) -> tuple[datetime, UUID] | None:
-    if not cursor:
-        return None
-    at, _, number = cursor.partition(" ")
-    try:
-        moment = datetime.fromisoformat(at)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)), UUID(number)
-    except ValueError as error:
-        raise invalid("after", "take it from `next` as it is") from error
