@@ -301,8 +301,9 @@ class SoakGateway:
     def run(self, stop: threading.Event) -> None:
         """Until `stop` and until the outbox is empty; CityError when the platform refuses us."""
         loose = self._start_loose(stop)
-        # However slow the machine and short the run: something has to be corrected.
-        blocks_min = self._load.lag_blocks + 1
+        # However slow the machine and short the run: something has to be corrected. And who was
+        # killed between the outbox and the journal has sent a block that is not counted: once more.
+        blocks_min = max(self._load.lag_blocks, self._journal.blocks) + 1
         while (
             (filling := not stop.is_set() or self._journal.blocks < blocks_min)
             or self._outbox.batches
