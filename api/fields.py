@@ -13,6 +13,7 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.routing import APIRoute
 
 import domains
+from consent.log import Place
 from consent.queries import Area
 from consent.results import Row
 from core.errors import invalid
@@ -238,7 +239,7 @@ def open_cursor(after: str | None) -> str:
     return value
 
 
-def open_place(after: str | None) -> tuple[datetime, UUID] | None:
+def open_place(after: str | None) -> Place | None:
     """The time and the id after which a list of the newest goes on; None from its beginning."""
     cursor = open_cursor(after)
     if not cursor:

@@ -1,20 +1,17 @@
 """The benefit ledger: what recipients gave persons for their data; appended to, never changed."""
 
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
-from consent.log import Session, Written, explained, one, row, rows, unchanged
+from consent.log import NEWEST, Place, Session, Written, explained, one, row, rows, unchanged
 from consent.results import Row
 from core.errors import CityError
 from core.tokens import Principal
 
 Kind = Literal["money", "points", "discount", "service", "information"]
-Place = tuple[datetime, UUID]
-"""Where a list goes on: the time and the id of its last entry."""
-NEWEST = ("infinity", UUID(int=2**128 - 1))
 
 SELECT_RECIPIENT = "SELECT id FROM consent.recipient WHERE key = %(key)s"
 SELECT_SUBJECT_OF_GRANT = """

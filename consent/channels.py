@@ -11,7 +11,18 @@ from enum import StrEnum
 from typing import Any
 
 from consent.levels import LEVELS
-from consent.personal import NONE, TOLD, Permit, Query, Rows, provision, shown
+from consent.personal import (
+    BY_GRANTS,
+    NONE,
+    PERMITS,
+    PERMITTED,
+    TOLD,
+    Permit,
+    Query,
+    Rows,
+    provision,
+    shown,
+)
 from consent.results import Row
 from core.sensorthings import ResultKind
 
@@ -30,19 +41,6 @@ SELECT_POSITION = """
 SELECT coalesce((SELECT append_id FROM sector_log WHERE sector = %(sector)s), 0), clock_timestamp()
 """
 
-# A place of SELECT_CHUNK's order, and what lies after it: permits without anything left go.
-_PERMITS = """
-  SELECT p.*, d.decimals, l.step, l.longitude, l.latitude,
-         row_number() OVER (ORDER BY p.party, p.datastream_id, p.level, p.lower) AS number,
-         CASE WHEN (p.party, p.datastream_id, p.level) > (%(party)s, %(datastream)s, %(level)s)
-             THEN p.lower
-           WHEN (p.party, p.datastream_id, p.level) = (%(party)s, %(datastream)s, %(level)s)
-             THEN greatest(p.lower, consent.up(%(event)s::timestamptz + interval '1 us', {step}))
-           ELSE p.upper END AS start
-  FROM consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
-                       %(properties)s, %(categories)s, {span}, %(parties)s) AS p
-  JOIN datastream d ON d.id = p.datastream_id AND d.data_class = 'personal'
-  JOIN consent.level l ON l.number = p.level"""
 _NEW = """
     (SELECT * FROM (
        SELECT DISTINCT ON (time) consent.down(o.phenomenon_time, p.step) AS time,
@@ -105,7 +103,7 @@ WITH wanted AS MATERIALIZED (
     * tstzmultirange(tstzrange(
         NULL, CASE WHEN l.number > 0 THEN consent.down(%(until_at)s, l.step) END)) AS times
   FROM consent.level l
-), permit AS MATERIALIZED ({_PERMITS.format(step="l.step", span="%(span)s")}
+), permit AS MATERIALIZED ({BY_GRANTS}
 )
 SELECT number, NULL AS event, NULL AS time, NULL AS quality,
        {", ".join(list(NONE.values())[:-1])}, {TOLD} AS document
@@ -139,17 +137,15 @@ SECONDS = {level.name: level.seconds for level in LEVELS}
 STEPS_MAX = 1_000
 """So many steps of one series are summed up in one statement at most."""
 
+_OF_WHOLE_STEPS = PERMITS.format(
+    span="CASE WHEN isempty(%(span)s::tstzrange) THEN %(span)s::tstzrange ELSE tstzrange("
+    "consent.up(lower(%(span)s::tstzrange), %(step)s),"
+    " consent.up(upper(%(span)s::tstzrange), %(step)s)) END"
+)
 # Of each step that is over and lies wholly in one span of times permitted exactly: of a step that
 # is permitted in part, the sums with and without that part would tell the part itself.
 SELECT_ROLLUPS = f"""
-WITH permit AS MATERIALIZED ({
-    _PERMITS.format(
-        step="%(step)s::interval",
-        span="CASE WHEN isempty(%(span)s::tstzrange) THEN %(span)s::tstzrange ELSE tstzrange("
-        "consent.up(lower(%(span)s::tstzrange), %(step)s),"
-        " consent.up(upper(%(span)s::tstzrange), %(step)s)) END",
-    )
-}
+WITH permit AS MATERIALIZED ({PERMITTED.format(step="%(step)s::interval", permits=_OF_WHOLE_STEPS)}
 ), whole AS MATERIALIZED (
   SELECT p.*, consent.up(p.start, %(step)s) AS first,
          consent.down(least(p.upper, clock_timestamp()), %(step)s) AS last

@@ -5,7 +5,7 @@ are sealed under the person's key. (Art. 34, 35 and 40 of the Act on the Protect
 Information.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -136,13 +136,13 @@ def open_claim(connection: Session, keys: SubjectKeys, claim: UUID, state: str) 
 def select(connection: Session, keys: SubjectKeys, claim: UUID) -> Row | None:
     """One request with its history; None for one that is not there, or whose person is erased."""
     found = row(connection, SELECT_CLAIM, id=claim)
-    return None if found is None else _opened(found, keys)
+    return next(iter(_opened([found] if found else [], keys)), None)
 
 
 def select_own(connection: Session, principal: Principal, keys: SubjectKeys) -> list[Row]:
     """Every request of a person, the newest first."""
     found = rows(connection, SELECT_OF_PERSON, person=principal.subject, limit=CLAIMS_MAX)
-    return [told for each in found if (told := _opened(each, keys)) is not None]
+    return _opened(found, keys)
 
 
 def select_page(
@@ -151,7 +151,7 @@ def select_page(
     """Requests in these states after a place, the longest waiting first."""
     at, last = after or ("-infinity", START[1])
     found = rows(connection, SELECT_PAGE, states=states, at=at, id=last, limit=limit)
-    return [told for each in found if (told := _opened(each, keys)) is not None]
+    return _opened(found, keys)
 
 
 def _check(connection: Session, subject: int, claim: Claim) -> None:
@@ -180,11 +180,18 @@ def _sealed(keys: SubjectKeys, code: UUID, claim: UUID, content: Any) -> bytes:
     return seal([known[code]], orjson.dumps(content), str(claim))
 
 
-def _opened(found: Row, keys: SubjectKeys) -> Row | None:
-    known = keys.keys([found["code"]])
-    if found["person"] is None or found["code"] not in known:
-        return None
-    key, context = [known[found["code"]]], str(found["id"])
+def _opened(found: Sequence[Row], keys: SubjectKeys) -> list[Row]:
+    """Requests in words; what is sealed under a key that was destroyed is nobody's any more."""
+    known = keys.keys({each["code"] for each in found})
+    return [
+        _told(each, known[each["code"]])
+        for each in found
+        if each["person"] is not None and each["code"] in known
+    ]
+
+
+def _told(found: Row, person_key: bytes) -> Row:
+    key, context = [person_key], str(found["id"])
     history = [{"state": RECEIVED, "at": found["at"], "text": None}] + [
         {
             "state": each["state"],

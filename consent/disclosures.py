@@ -3,16 +3,11 @@
 A person sees what went to whom, when and why; a recipient keeps the same records as its own.
 """
 
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from consent.log import Session, rows
+from consent.log import NEWEST, Place, Session, rows
 from consent.results import Row
 from core.tokens import Principal
-
-Place = tuple[datetime, UUID]
-"""Where a list goes on: the time and the id of its last record."""
 
 # ruff: noqa: S608 - the parts are constants of this module
 
@@ -31,7 +26,6 @@ SELECT_OF_PERSON = f"""{_RECORDS}
 {_NEWEST_FIRST}"""
 SELECT_OF_RECIPIENT = f"""{_RECORDS} AND d.recipient = %(recipient)s
 {_NEWEST_FIRST}"""
-NEWEST = ("infinity", UUID(int=2**128 - 1))
 
 
 def select_of_person(

@@ -6,7 +6,7 @@ is permitted up to then, or not at all. `path` is a jsonpath that has to find so
 
 from collections.abc import Iterator
 
-from consent.personal import CHUNK, EXACT, PERMITS, Permit, Query, Rows, branch, provision
+from consent.personal import BY_GRANTS, CHUNK, EXACT, Permit, Query, Rows, branch, provision
 from consent.results import Row
 from core.sensorthings import ResultKind
 
@@ -16,7 +16,7 @@ _WHOLE = """JOIN LATERAL (SELECT FROM (VALUES (o.result)) AS v (result)
            ELSE p.upper = 'infinity' END
        AND (%(path)s::jsonpath IS NULL OR v.result @? %(path)s::jsonpath)) AS whole ON true"""
 SELECT_DOCUMENTS = CHUNK.format(
-    permits=PERMITS,
+    permitted=BY_GRANTS,
     branches=branch(
         EXACT, ResultKind.DOCUMENT, "observation_document", _WHOLE, {"text": "o.result::text"}
     ),

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from consent import claims, disclosures, grants, own
 from consent.gate import Gate
+from consent.log import Place
 from consent.receipts import ORIGIN, Signer, check_receipt, open_note
 from consent.results import Row
 from consent.subject_keys import SubjectKeys
@@ -207,7 +208,7 @@ def _pages(gate: Gate, principal: Principal) -> Pages:
 
 def _deliveries(gate: Gate, principal: Principal, keys: SubjectKeys) -> Iterator[bytes]:
     """A line a record; the first of each disclosure has its receipts, null while they are made."""
-    before: disclosures.Place | None = None
+    before: Place | None = None
     last = None
     while True:
         with gate.own(principal) as connection:

@@ -48,7 +48,7 @@ SELECT_CODE = """
 SELECT s.code FROM consent.erasure e JOIN consent.subject s ON s.id = e.subject WHERE e.id = %(id)s
 """
 SELECT_UNERASED = """
-SELECT s.id FROM consent.subject s WHERE s.code = %(code)s
+SELECT s.id, s.code FROM consent.subject s WHERE s.code = ANY(%(codes)s)
   AND NOT EXISTS (SELECT FROM consent.erasure e WHERE e.subject = s.id)
 """
 # A span for each Datastream of each binding: what of it described the person, until it was erased.
@@ -142,21 +142,19 @@ def select(connection: Session, erasure: UUID) -> Row | None:
 
 def replay(gate: Gate, keys: SubjectKeys) -> int:
     """Erase again whoever a restored copy brought back, with their rows; how many these were."""
-    found = 0
-    for tombstone in keys.tombstones():
+    acts = {tombstone.code: tombstone.erasure for tombstone in keys.tombstones()}
+    with gate.working() as connection:
+        found = rows(connection, SELECT_UNERASED, codes=list(acts))
+    for back in found:
         with gate.working() as connection:
-            back = row(connection, SELECT_UNERASED, code=tombstone.code)
-            if back is None:
-                continue
             written = write(
-                connection, "ERASE", PLATFORM, {"erasure": str(tombstone.erasure)},
+                connection, "ERASE", PLATFORM, {"erasure": str(acts[back["code"]])},
                 subject=back["id"], kind="platform",
             )  # fmt: skip
             connection.commit()
             wait_for_leases(connection, written.less)
         delete_rows(gate, back["id"])
-        found += 1
-    return found
+    return len(found)
 
 
 def turn(gate: Gate, keys: SubjectKeys) -> bool:

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from consent.benefits import NEWEST, Place
 from consent.breaches import Ground, missing
 from consent.log import (
+    NEWEST,
+    Place,
     Session,
     Written,
     check_window,

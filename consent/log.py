@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 import psycopg
 from psycopg import Connection
@@ -21,6 +22,10 @@ from core.tokens import Principal, Role
 Session = Connection[tuple[Any, ...]]
 Kind = Literal["self", "guardian", "delegate", "operator", "recipient", "platform"]
 """In whose name an act is done."""
+
+Place = tuple[datetime, UUID]
+"""Where a list of the newest goes on: after the time and the id of its last row."""
+NEWEST = ("infinity", UUID(int=2**128 - 1))
 
 WRITE = "SELECT * FROM consent.write(%(act)s, %(subject)s, %(actor)s, %(kind)s, %(body)s)"
 SELECT_SUBJECT = "SELECT consent.subject_of(%(key)s)"

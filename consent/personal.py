@@ -109,20 +109,31 @@ def branch(form: str, kind: ResultKind, table: str, joins: str, columns: dict[st
 EXACT_BRANCHES = " UNION ALL ".join(branch(*each) for each in _BRANCHES if each[0] is EXACT)
 """Rows as they are, of what stands as p: a Datastream, and the times `start` to `upper` of it."""
 
-# Parties come in the order of their numbers, so do their Datastreams, each by level, then by time:
-# a page ends where the loop stops. What a permit's rows share is said once, as a row of its own.
-CHUNK = f"""
-WITH permit AS MATERIALIZED (
+# What is permitted after a place of the order: parties by number, their Datastreams, levels, times.
+# A series that is not personal by its own class, such as a pseudonymised one, no grant reaches.
+PERMITTED = """
   SELECT p.*, d.decimals, l.step, l.longitude, l.latitude,
          row_number() OVER (ORDER BY p.party, p.datastream_id, p.level, p.lower) AS number,
          CASE WHEN (p.party, p.datastream_id, p.level) > (%(party)s, %(datastream)s, %(level)s)
              THEN p.lower
            WHEN (p.party, p.datastream_id, p.level) = (%(party)s, %(datastream)s, %(level)s)
-             THEN greatest(p.lower, consent.up(%(event)s::timestamptz + interval '1 us', l.step))
+             THEN greatest(p.lower, consent.up(%(event)s::timestamptz + interval '1 us', {step}))
            ELSE p.upper END AS start
-  FROM {{permits}} AS p
+  FROM {permits} AS p
   JOIN datastream d ON d.id = p.datastream_id AND d.data_class = 'personal'
-  JOIN consent.level l ON l.number = p.level
+  JOIN consent.level l ON l.number = p.level"""
+PERMITS = """consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
+                       %(properties)s, %(categories)s, {span}, %(parties)s)"""
+BY_GRANTS = PERMITTED.format(step="l.step", permits=PERMITS.format(span="%(span)s"))
+BY_OVERRIDE = PERMITTED.format(
+    step="l.step",
+    permits="""consent.overridden(%(override)s, %(recipient)s, %(purpose)s, %(sector)s,
+                          %(properties)s, %(span)s, %(parties)s)""",
+)
+
+# A page ends where the loop stops. What a permit's rows share is said once, as a row of its own.
+CHUNK = f"""
+WITH permit AS MATERIALIZED ({{permitted}}
 )
 SELECT number, NULL AS event, NULL AS time, NULL AS quality, {", ".join(_PERMIT.values())}
 FROM permit WHERE start < upper
@@ -132,13 +143,9 @@ UNION ALL (
   CROSS JOIN LATERAL ({{branches}}) AS r
   LIMIT %(limit)s)
 """  # noqa: S608 - the parts are constants of this module
-PERMITS = """consent.permits(%(recipient)s, %(purposes)s, %(above)s, %(operation)s, %(sector)s,
-                       %(properties)s, %(categories)s, %(span)s, %(parties)s)"""
-OVERRIDDEN = """consent.overridden(%(override)s, %(recipient)s, %(purpose)s, %(sector)s,
-                          %(properties)s, %(span)s, %(parties)s)"""
 _SHAPES = " UNION ALL ".join(branch(*each) for each in _BRANCHES)
-SELECT_CHUNK = CHUNK.format(permits=PERMITS, branches=_SHAPES)
-SELECT_CHUNK_OF_OVERRIDE = CHUNK.format(permits=OVERRIDDEN, branches=_SHAPES)
+SELECT_CHUNK = CHUNK.format(permitted=BY_GRANTS, branches=_SHAPES)
+SELECT_CHUNK_OF_OVERRIDE = CHUNK.format(permitted=BY_OVERRIDE, branches=_SHAPES)
 INSERT_PROVISIONS = """
 INSERT INTO audit.provision
   (decision, subjects, sector, datastream_id, grants, rows, time_min, time_max)

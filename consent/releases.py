@@ -20,7 +20,19 @@ from consent.anonymity import Cell
 from consent.counting import Counted, Plan
 from consent.gate import Gate
 from consent.grants import SELECT_RECIPIENT
-from consent.log import SELECT_NOW, Session, Written, one, row, rows, subject_of, unchanged, write
+from consent.log import (
+    NEWEST,
+    SELECT_NOW,
+    Place,
+    Session,
+    Written,
+    one,
+    row,
+    rows,
+    subject_of,
+    unchanged,
+    write,
+)
 from consent.noise import discrete_laplace
 from consent.personal import Chunk
 from consent.results import Row
@@ -316,11 +328,9 @@ def published(connection: Session, release: UUID) -> Row:
     return found
 
 
-def published_page(
-    connection: Session, before: tuple[datetime, UUID] | None, limit: int
-) -> list[Row]:
+def published_page(connection: Session, before: Place | None, limit: int) -> list[Row]:
     """Published releases, the newest first, after a place in their order."""
-    at, last = before or ("infinity", UUID(int=0))
+    at, last = before or NEWEST
     return rows(connection, SELECT_PUBLISHED_PAGE, at=at, id=last, limit=limit)
 
 

@@ -124,13 +124,6 @@ def _apart(resource: Resource, sent: Sent) -> int:
 # --- what it is about -----------------------------------------------------------------------------
 
 
-def codings(resource: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(system, code) of its code and of the codes of its components."""
-    for part in (resource, *resource.get("component", ())):
-        for coding in part.get("code", {}).get("coding", ()):
-            yield coding.get("system", ""), coding.get("code", "")
-
-
 def category_of_code(system: str, code: str) -> str | None:
     """What a code tells of a person, if it is one of those that we know."""
     if system == LOINC_SYSTEM and code in LOINC:
