@@ -197,7 +197,8 @@ class Gate:
             )
         classes = classes_of(principal)
         with _connected(self._read) as connection:
-            if default not in classes and not self._has_open_streams(connection, sector.name):
+            declared = any(each.value in classes for each in sector.classes)
+            if not declared and not self._has_open_streams(connection, sector.name):
                 raise _no_entry(principal, sector.name)
             kept = self._kept.setdefault((sector.name, classes), {})
             yield PermittedConnection(_SEAL, connection, sector.name, default, classes, kept)

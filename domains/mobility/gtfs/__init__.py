@@ -1,0 +1,1 @@
+"""Timetables: GTFS and GTFS-JP, read, judged, stored and published again."""

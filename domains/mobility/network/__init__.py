@@ -1,0 +1,1 @@
+"""The network that all timetables make: departures, what is near, journeys, fares."""

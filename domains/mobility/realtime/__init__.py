@@ -1,0 +1,1 @@
+"""What is so now: vehicles, trip updates and alerts of GTFS-Realtime, in and out."""
