@@ -37,7 +37,7 @@ UPDATE_PLACE = "UPDATE consent.matching SET sigma = %(sigma)s, subject = %(subje
 SELECT_LAST = "SELECT sigma FROM consent.clock"
 SELECT_ENTRY = """
 SELECT sigma, act, subject, body FROM consent.log
-WHERE sigma > %(sigma)s AND sigma <= %(sigma)s + %(look)s AND act = ANY(%(acts)s)
+WHERE sigma > %(sigma)s AND sigma <= %(upto)s AND act = ANY(%(acts)s)
 ORDER BY sigma LIMIT 1
 """
 SELECT_PERSONS = """
@@ -52,10 +52,12 @@ def turn(connection: Session) -> bool:
     place = log.row(connection, SELECT_PLACE)
     if place is None:  # another process is at it
         return False
-    entry = log.row(connection, SELECT_ENTRY, sigma=place["sigma"], look=LOOK, acts=list(FOLLOWED))
+    # The sum is not the server's: of two small parameters it would be an int2, and overflow.
+    begin, upto = place["sigma"], place["sigma"] + LOOK
+    entry = log.row(connection, SELECT_ENTRY, sigma=begin, upto=upto, acts=list(FOLLOWED))
     if entry is None:
-        end = max(place["sigma"], min(last, place["sigma"] + LOOK))
-        if end > place["sigma"]:
+        end = max(begin, min(last, upto))
+        if end > begin:
             connection.execute(UPDATE_PLACE, {"sigma": end, "subject": 0})
         return bool(end < last)
     subject = _take(connection, entry, place["subject"])

@@ -558,6 +558,19 @@ def test_matching_is_bounded_exact_and_done_once(
     assert count == 6
 
 
+def test_matching_goes_on_however_long_the_log_is(town: Manager) -> None:
+    """A place in the log of 30,000 is sent as an int2, and what is added to it must not be one."""
+    assert town.bind("band-anne", ["anne"], (DAY, None))
+    town.store(Row(("band-anne", "heart-rate"), DAY, 7.0))
+    town.settle()
+    for table in ("clock", "matching"):
+        town.connection.execute(f"UPDATE consent.{table} SET sigma = 30000")
+    town.send("PUT", "/v1/me/preset", Role.CITIZEN, "anne", {"preset": "care-and-public-benefit"})
+    assert town.request("clinic").status_code == 200
+    town.settle()
+    assert town.seen() == [7.0]
+
+
 @pytest.mark.parametrize(
     ("role", "method", "path"),
     [
