@@ -14,13 +14,14 @@ from typing import Any
 
 import psutil
 
-from core.errors import invalid
+from core.errors import CityError, invalid
 from deploy.soak.city import City
 
 COPY_SECONDS_MAX = 3.0
 """How long a strike waits for a backend to be inside a COPY."""
 ROOM_BYTES = 64 * 1024
 """What is left on a full disk: less than anything of use takes."""
+FILL_TRIES = 20
 OTHERS_A_KILL = 4
 """Of every other group one strike for so many kills."""
 QUIET = (0.04, 0.92)
@@ -57,9 +58,16 @@ class Disk:
 
     def fill(self) -> None:
         """No more room than a few pages from now on."""
-        state = os.statvfs(self.folder)
-        used = (state.f_blocks - state.f_bfree) * state.f_frsize
-        self._mount(f"remount,size={used + ROOM_BYTES}")
+        for left in reversed(range(FILL_TRIES)):
+            state = os.statvfs(self.folder)
+            used = (state.f_blocks - state.f_bfree) * state.f_frsize
+            try:
+                self._mount(f"remount,size={used + ROOM_BYTES}")
+            except CityError:
+                if not left:  # it is written to meanwhile: what is used may be more by now
+                    raise
+            else:
+                return
 
     def free(self) -> None:
         """Room again."""

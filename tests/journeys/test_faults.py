@@ -8,6 +8,8 @@ import pytest
 from core.errors import CityError
 from deploy.soak import command, faults
 from deploy.soak.command import MIB, Options
+from deploy.soak.gateway import LOOSE_WINDOW
+from deploy.soak.load import LOOSE_ROWS
 from tests.journeys.test_kills import timescale_database
 from tests.kafka_server import KafkaServer
 from tests.require import timescale_url
@@ -70,7 +72,8 @@ def test_full_disks_are_told_and_waited_for(tmp_path: Path) -> None:
         assert f"data/{part} is full" in told
     assert told.count("there is room again") >= 2
     assert "the MQTT broker: ended; starting it again" in told
-    assert report.compared["loose_gone"] == 0
+    # A broker whose disk fills may lose what it has just acknowledged: no more than is in flight.
+    assert report.compared["loose_gone"] <= 2 * LOOSE_WINDOW * LOOSE_ROWS
 
 
 def test_http_gives_a_receipt_to_loose_messages_too(tmp_path: Path) -> None:
