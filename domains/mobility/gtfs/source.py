@@ -90,10 +90,10 @@ def _of_zip(
         with zipfile.ZipFile(opened) as archive:
             for member in _members(archive, name):
                 yield member.filename, _unpacked(archive, member, name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise invalid(name, f"is no readable zip: {error}") from error
-    except RuntimeError as error:  # zipfile's word for a password
-        raise invalid(name, "is encrypted") from error
+    except RuntimeError as error:  # a password, or a method of packing that Python has not
+        raise invalid(name, f"cannot be unpacked: {error}") from error
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> list[zipfile.ZipInfo]:
