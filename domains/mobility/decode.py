@@ -1,4 +1,7 @@
-"""GPX tracks and tap records to observations; pure, and never an exception for bad input."""
+"""What comes to mobility, to observations; pure, and never an exception for bad input.
+
+GPX tracks and tap records here, GTFS-Realtime in realtime/decode.py.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -7,6 +10,8 @@ from core.formats.checks import thing_fault
 from core.sector import Context
 from core.sensorthings import Decoded, ObservationsBuilder, Position
 from domains.mobility import wire
+from domains.mobility.realtime import decode as realtime
+from domains.mobility.realtime.wire import READERS as REALTIME
 
 READERS: dict[str, Callable[[bytes], Iterable[wire.Item]]] = {
     "gpx": wire.read_gpx,
@@ -17,6 +22,8 @@ READERS: dict[str, Callable[[bytes], Iterable[wire.Item]]] = {
 
 def decode(format: str, payload: bytes, context: Context) -> Decoded:
     """Decode one file; each point or record of it is one message."""
+    if format in REALTIME:
+        return realtime.decode(format, payload, context)
     builder = ObservationsBuilder()
     try:
         items = list(_read(format, payload))

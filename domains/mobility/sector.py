@@ -9,7 +9,7 @@ SECTOR = Sector(
     title_en="Mobility",
     # The strictest: a property that tells of no person says so by a data class of its own.
     data_class=DataClass.PERSONAL,
-    formats=("gpx", "tap-csv", "tap-json"),
+    formats=("gpx", "tap-csv", "tap-json", "gtfs-rt", "gtfs-rt-json"),
     thing_title_ja="移動手段・端末",
     thing_title_en="Vehicle, phone or card",
     colour="#7c3aed",
@@ -25,6 +25,8 @@ SECTOR = Sector(
         ObservedProperty("trip-update", "便の遅れ・運休", "Trip update",
                          kind=ResultKind.DOCUMENT, data_class=DataClass.OPEN),
         ObservedProperty("alert", "運行情報", "Service alert",
+                         kind=ResultKind.DOCUMENT, data_class=DataClass.OPEN),
+        ObservedProperty("feed-message", "配信の内容", "What a feed's message was about",
                          kind=ResultKind.DOCUMENT, data_class=DataClass.OPEN),
         # What was paid needs a grant of its own: who may see a trip need not see money.
         ObservedProperty("fare", "運賃", "Fare", "{JPY}", minimum=0, maximum=1_000_000, decimals=0,
