@@ -4,8 +4,10 @@ A GTFS id is unique in its feed only, so what leaves is `feed:id` (see `Ids`). T
 day are seconds since noon less 12 h in the agency's timezone (GTFS, "Time"): 25:10:00 is 90,600.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,21 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """`feed:id` of each number, and back."""
+    """`feed:id` of each number, and back.
+
+    Versions of one feed share ids: `numbers` has that of the newest, and `all_of` has them all.
+    """
 
     texts: tuple[str, ...]
     numbers: dict[str, int]
+    shared: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The numbers, oldest version first, of each id that more than one version has."""
+
+    def all_of(self, text: str) -> tuple[int, ...]:
+        """Every number of an id, oldest version first; none where it is unknown."""
+        if text in self.shared:
+            return self.shared[text]
+        return (self.numbers[text],) if text in self.numbers else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,8 @@ class StopTimes:
     departure: Int32
     pickup: Int8
     drop_off: Int8
+    headsign: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Index into `Timetable.headsigns`, or NONE: the trip's own. May be empty: no stop has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +125,33 @@ class Transfers:
     type: Int8
     seconds_min: Int32
     """0 where none is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fares:
+    """fare_attributes.txt and fare_rules.txt (GTFS-Fares V1); NONE is a field that was empty.
+
+    Zones are numbered for all versions together; `stop_zone` has one a stop.
+    """
+
+    ids: Ids = field(default_factory=lambda: Ids((), {}))
+    price: tuple[Decimal, ...] = ()
+    currency: tuple[str, ...] = ()
+    """ISO 4217."""
+    agency: tuple[str | None, ...] = ()
+    payment_method: tuple[int, ...] = ()
+    """0 paid on board, 1 before boarding."""
+    transfers: tuple[int | None, ...] = ()
+    """How often one may change; None: without limit."""
+    transfer_seconds: tuple[int | None, ...] = ()
+    version: tuple[int, ...] = ()
+    zones: tuple[str, ...] = ()
+    stop_zone: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    rule_fare: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    rule_route: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    rule_origin: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    rule_destination: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    rule_contains: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +193,6 @@ class Timetable:
     trips: Trips
     stop_times: StopTimes
     transfers: Transfers
+    headsigns: tuple[str, ...] = ()
+    """What `StopTimes.headsign` points into."""
+    fares: Fares = field(default_factory=Fares)
