@@ -30,7 +30,7 @@ from consent.channels import SELECT_POSITION, Position
 from consent.columns import Column, column_of
 from consent.decide import READ_EMERGENCY, READ_OWN, READ_PERSONAL, classes_of, read_by_class
 from consent.log import Written
-from consent.personal import PAGE, Chunk, Query, Question
+from consent.personal import PAGE, Chunk, Delivery, Query, Question
 from consent.receipts import Signer
 from consent.subject_keys import SubjectKeys
 from core.errors import CityError, invalid
@@ -213,9 +213,9 @@ class Gate:
         chunk = None
         if {READ_PERSONAL, READ_EMERGENCY} & principal.scopes:
             with _connected(self._gate, writes=True, one_snapshot=True) as connection:
-                chunk = personal.read(connection, principal, question, query)
-                if chunk is not None and query.quiet and not chunk.rows:
-                    connection.rollback()
+                delivery = personal.read(connection, principal, question, query)
+                if delivery is not None:
+                    chunk = _on_record(connection, delivery)
         if chunk is None:
             entry = audit.refusal(
                 principal,
@@ -388,6 +388,23 @@ class Gate:
         with _connected(self._gate, writes=True) as connection:
             audit.record(connection, entry)
         raise CityError("forbidden", "personal data leaves only with the consent of its subject")
+
+
+def _on_record(connection: Session, delivery: Delivery) -> Chunk:
+    """A delivery's chunk, once its record is durable; CityError `unavailable` where it is not.
+
+    The rows are made while the server writes. What is quiet leaves nothing behind without rows.
+    """
+    if delivery.query.quiet and not delivery.pieces:
+        connection.rollback()
+        return delivery.chunk()
+    with connection.pipeline():
+        personal.record(connection, delivery)
+        committed = connection.execute("COMMIT", prepare=False)
+        chunk = delivery.chunk()
+    if committed.statusmessage != "COMMIT":
+        raise CityError("unavailable", "the database does not answer now")
+    return chunk
 
 
 class Lease:

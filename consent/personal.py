@@ -2,13 +2,14 @@
 
 Rows, grants and the number σ of the last act are of one snapshot. What is delivered is written down
 in the same transaction, as a provision record by Datastream (Art. 29 and 30 of the Act on the
-Protection of Personal Information), before the rows are fetched from the server.
+Protection of Personal Information), before any of it is handed over.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -182,6 +183,15 @@ SELECT p.id FROM consent.party p WHERE p.id >= %(party)s
                 AND (o.things IS NULL OR b.thing = ANY(o.things)))
 ORDER BY p.id LIMIT %(parties_max)s
 """
+# Who asks, on record before any row is read, with the first parties of the question.
+OPEN = """
+WITH asker AS MATERIALIZED ({asker}), record AS ({record})
+SELECT id, sigma, category, ARRAY({parties}) FROM asker
+"""
+TAKE_LEASE = """
+SELECT set_config('idle_in_transaction_session_timeout', %(ends)s, true),
+       pg_advisory_xact_lock_shared(%(barrier)s, %(recipient)s)
+"""
 SELECT_STALE = """
 SELECT EXISTS (SELECT FROM consent.log WHERE sigma > %(sigma)s AND %(recipient)s = ANY(less)
                AND (subject IS NULL OR subject = ANY(%(subjects)s)))
@@ -280,6 +290,26 @@ class Query:
     """Whether an answer without rows leaves no record: what asks every second would flood it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What was read for a recipient, before it is on record."""
+
+    decision: UUID
+    recipient: int
+    sigma: int
+    sector: str
+    override: UUID | None
+    subjects: tuple[int, ...]
+    pieces: list[Piece]
+    more: Place | None
+    query: Query
+
+    def chunk(self) -> Chunk:
+        """Its rows, as they are handed over."""
+        rows = [row for piece in self.pieces for row in self.query.shown(*piece)]
+        return Chunk(self.decision, self.recipient, self.sigma, self.subjects, rows, self.more)
+
+
 def span_of(lower: datetime | str, upper: datetime | str) -> Range[datetime]:
     """[lower, upper); a text stands for no bound."""
     first = lower if isinstance(lower, datetime) else None
@@ -291,35 +321,35 @@ def span_of(lower: datetime | str, upper: datetime | str) -> Range[datetime]:
 
 def read(
     connection: Session, principal: Principal, question: Question, query: Query
-) -> Chunk | None:
+) -> Delivery | None:
     """One chunk, in a transaction of one snapshot; None: such a recipient may read nothing."""
     override = principal.override
-    select = SELECT_RESPONDER if override else SELECT_RECIPIENT
-    asker = {"key": principal.name, "override": override}
-    found = connection.execute(select, asker).fetchone()
-    if found is None:
-        return None
     if override and query.statement is not SELECT_CHUNK:
         return None
-    if override and question.operation is not Operation.READ:
-        raise invalid("operation", "an emergency allows reading, and nothing else")
-    recipient, sigma, within = found
     permitted = audit.permission(
         principal,
         purpose=question.purpose,
         category=question.category,
         sector=question.sector.name,
-        sigma=sigma,
     )
-    audit.record(connection, permitted)
+    scope = _scope(question, override)
+    asker = {**audit.parameters(connection, permitted), **scope, "key": principal.name}
+    found = connection.execute(_opening(question, override).encode(), asker).fetchone()
+    if found is None:
+        return None
+    if override and question.operation is not Operation.READ:
+        raise invalid("operation", "an emergency allows reading, and nothing else")
+    recipient, sigma, within, parties = found
+    properties, categories = question.reach(within)
+    scope |= {"recipient": recipient, "properties": properties, "categories": categories}
     pieces: list[Piece] = []
     left = question.limit + 1
     ends_at = time.monotonic() + READ_SECONDS_MAX
     statement = SELECT_CHUNK_OF_OVERRIDE if override else query.statement
-    for scope in _batches(connection, recipient, question, override, within):
+    for some in _batches(connection, scope, _of_parties(question, override), parties):
         if time.monotonic() > ends_at:
             raise CityError("unavailable", "that took too long: ask for one person, or less time")
-        wanted = {**scope, **query.parameters, "limit": left}
+        wanted = {**scope, **query.parameters, "parties": some, "limit": left}
         answer = connection.execute(statement.encode(), wanted, binary=True).fetchall()
         pieces += pieces_of(answer)
         left = question.limit + 1 - sum(len(rows) for _, rows in pieces)
@@ -327,23 +357,30 @@ def read(
             break
     # With those of the row that is taken away: that there is more is told of them, too.
     subjects = {subject for permit, _ in pieces for subject in permit.subjects}
-    more = _shorten(pieces) if left == 0 else None
-    delivered = [query.provision(permit, rows) for permit, rows in pieces]
-    record = {
-        "decision": permitted.id, "sector": question.sector.name, "delivered": Jsonb(delivered)
-    }  # fmt: skip
-    connection.execute(INSERT_PROVISIONS, record)
-    if override:
-        touched = sorted({subject for each in delivered for subject in each["subjects"]})
-        connection.execute(INSERT_TO_TELL, {"override": override, "subjects": touched})
-    return Chunk(
+    return Delivery(
         permitted.id,
         recipient,
         sigma,
+        question.sector.name,
+        override,
         tuple(sorted(subjects)),
-        [row for permit, rows in pieces for row in query.shown(permit, rows)],
-        more,
+        pieces,
+        _shorten(pieces) if left == 0 else None,
+        query,
     )
+
+
+def record(connection: Session, delivery: Delivery) -> None:
+    """Write down what is delivered of whom, in the transaction that read it."""
+    delivered = [delivery.query.provision(*piece) for piece in delivery.pieces]
+    items = {
+        "decision": delivery.decision, "sector": delivery.sector, "delivered": Jsonb(delivered)
+    }  # fmt: skip
+    connection.execute(INSERT_PROVISIONS, items)
+    if delivery.override:
+        touched = sorted({subject for each in delivered for subject in each["subjects"]})
+        told = {"override": delivery.override, "subjects": touched}
+        connection.execute(INSERT_TO_TELL, told)
 
 
 def pieces_of(answer: Sequence[tuple[Any, ...]]) -> Iterator[Piece]:
@@ -375,44 +412,57 @@ def provision(permit: Permit, rows: Rows) -> Row:
     }
 
 
-def _batches(
-    connection: Session,
-    recipient: int,
-    question: Question,
-    override: UUID | None,
-    within: str | None,
-) -> Iterator[dict[str, Any]]:
-    """The parameters of statement after statement, each for some parties, until there are none."""
-    properties, categories = question.reach(within)
+def _scope(question: Question, override: UUID | None) -> dict[str, Any]:
+    """What every statement of a question asks for."""
     party, datastream, level, event = question.after or (0, 0, 0, None)
-    scope = {
-        "recipient": recipient,
+    return {
         "override": override,
         "purpose": question.purpose,
         "purposes": list(PURPOSES.reaching(question.purpose)),
         "above": list(PURPOSES.above(question.purpose)),
         "operation": question.operation.value,
         "sector": question.sector.name,
-        "properties": properties,
-        "categories": categories,
         "span": question.span,
         "party": party,
         "datastream": datastream,
         "level": level,
         "event": event,
         "person": question.person,
+        "parties_max": PARTIES[0],
     }
-    select = SELECT_PARTIES if question.person is None else SELECT_PARTIES_OF_PERSON
+
+
+def _of_parties(question: Question, override: UUID | None) -> str:
+    """The statement that finds a question's parties, some at a time."""
     if override:
-        select = SELECT_PARTIES_OF_OVERRIDE
-    after, most = party, PARTIES[0]
-    while True:
-        wanted = {**scope, "party": after, "parties_max": most}
-        parties = [row[0] for row in connection.execute(select, wanted)]
-        if not parties:
+        return SELECT_PARTIES_OF_OVERRIDE
+    return SELECT_PARTIES if question.person is None else SELECT_PARTIES_OF_PERSON
+
+
+@cache
+def _opening_of(parties: str, asker: str) -> str:
+    """OPEN of one kind of question."""
+    of_asker = parties.replace("%(recipient)s", "asker.id")
+    return OPEN.format(asker=asker, record=audit.INSERT_PERMISSION, parties=of_asker)
+
+
+def _opening(question: Question, override: UUID | None) -> str:
+    asker = SELECT_RESPONDER if override else SELECT_RECIPIENT
+    return _opening_of(_of_parties(question, override), asker)
+
+
+def _batches(
+    connection: Session, scope: Mapping[str, Any], select: str, parties: list[int]
+) -> Iterator[list[int]]:
+    """The parties of statement after statement, from the first ones on, until there are none."""
+    most = PARTIES[0]
+    while parties:
+        yield parties
+        if len(parties) < most:
             return
-        yield {**scope, "parties": parties}
-        after, most = parties[-1] + 1, min(2 * most, PARTIES[1])
+        most = min(2 * most, PARTIES[1])
+        wanted = {**scope, "party": parties[-1] + 1, "parties_max": most}
+        parties = [row[0] for row in connection.execute(select, wanted)]
 
 
 def is_stale(connection: Session, chunk: Chunk) -> bool:
@@ -424,9 +474,8 @@ def is_stale(connection: Session, chunk: Chunk) -> bool:
 
 def lease(connection: Session, recipient: int) -> None:
     """Share the recipient's barrier until the transaction ends, or the server ends it."""
-    idle = f"SET LOCAL idle_in_transaction_session_timeout = '{2000 * LEASE_SECONDS:.0f}ms'"
-    connection.execute(idle.encode())
-    connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (BARRIER, recipient))
+    scope = {"ends": f"{2000 * LEASE_SECONDS:.0f}ms", "barrier": BARRIER, "recipient": recipient}
+    connection.execute(TAKE_LEASE, scope)
 
 
 def wait_for_leases(connection: Session, recipients: Sequence[int]) -> None:
