@@ -72,8 +72,8 @@ def run(
     return {**totals, "feeds": found}
 
 
-def feed_of(source: str) -> str:
-    """The id of a source's feed by its name; see `run`."""
+def feed_of(source: str, generic: frozenset[str] = GENERIC) -> str:
+    """The id of a source's feed by its name; see `run`. `generic` words say nothing of it."""
     if "://" in source:
         parts = urlsplit(source)
         names = [*reversed(parts.path.split("/")), parts.hostname or ""]
@@ -82,7 +82,7 @@ def feed_of(source: str) -> str:
         names = [path.name, *(parent.name for parent in list(path.parents)[:1])]
     for name in names:
         words = re.findall(r"[a-z0-9]+", name.lower().removesuffix(".zip"))
-        own = [w for w in words if w not in GENERIC and not _is_date(w)]
+        own = [w for w in words if w not in generic and not _is_date(w)]
         if own:
             return "-".join(own)[:64].rstrip("-")
     raise invalid("--feed", f"{source} does not tell whose feed it is: say it")

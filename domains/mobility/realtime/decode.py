@@ -8,6 +8,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from ctypes import c_float
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -26,8 +27,6 @@ SECONDS_MIN = 1_000_000_000
 AHEAD_SECONDS_MAX = 86_400
 SPAN_SECONDS_MAX = 7 * 86_400
 """A trip that is told of begins and ends within a week."""
-FIVE_DECIMALS = 64.0
-"""Degrees from which on a float of 32 bits tells no sixth decimal."""
 STOP_TIMES_MAX = 2_000
 SELECTORS_MAX = 10_000
 REPEAT_SECONDS = 30
@@ -188,7 +187,7 @@ class _Decoding:
         name = trip_key(entity.trip_update.trip) if trip else entity.id
         thing = self.thing("trip" if trip else "alert", name, "id")
         property = KINDS[part]
-        if not self.memory.is_news(f"{property} {thing}", self.time, 0):
+        if not self.memory.is_news(f"{property} {thing}", self.time, hash("deleted")):
             return False
         self.builder.add(thing, property, self.time, {"isDeleted": True})
         return True
@@ -261,10 +260,8 @@ def text_of(value: str | bytes, field: str) -> str:
 
 
 def place_of(position: Any) -> Position:
-    """Degrees as they were meant: a float of 32 bits has no more decimals."""
-    longitude, latitude = position.longitude, position.latitude
-    longitude = round(longitude, 6 if -FIVE_DECIMALS < longitude < FIVE_DECIMALS else 5)
-    latitude = round(latitude, 6 if -FIVE_DECIMALS < latitude < FIVE_DECIMALS else 5)
+    """Degrees, m/s and degrees true; WireError for what is no place on the Earth."""
+    longitude, latitude = shortest(position.longitude), shortest(position.latitude)
     speed = position.speed if position.HasField("speed") else math.nan
     course = position.bearing if position.HasField("bearing") else math.nan
     fault = position_fault(longitude, latitude)
@@ -278,6 +275,15 @@ def place_of(position: Any) -> Position:
         speed if math.isfinite(speed) else math.nan,
         course % 360 if math.isfinite(course) and 0 <= course <= 360 else math.nan,  # noqa: PLR2004
     )
+
+
+def shortest(degrees: float) -> float:
+    """What was meant by a float of 32 bits: 35.01, not 35.0099983215332."""
+    for decimals in (5, 6):
+        rounded = round(degrees, decimals)
+        if c_float(rounded).value == degrees:
+            return rounded
+    return degrees
 
 
 def trip_key(trip: Any) -> str:

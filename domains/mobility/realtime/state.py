@@ -144,7 +144,7 @@ class State:
             made = self.made
             if made is None or not self._is_fresh(timetable, made, now):
                 self._read(connection, now)
-                made = self.made = self._make(timetable, now)
+                made = self.made = self.see(timetable, now)
             return made
 
     def _is_good(self, timetable: Timetable, made: Overlay, now: datetime) -> bool:
@@ -184,7 +184,8 @@ class State:
             self.cursor = run["last"]
         self._read_at = at
 
-    def _make(self, timetable: Timetable, now: datetime) -> Overlay:
+    def see(self, timetable: Timetable, now: datetime) -> Overlay:
+        """What was read until now, as that timetable's overlay."""
         self.entities.forget(now - LOOK_BACK)
         said = self.entities.by_property
         if self.matched is None or self.matched.timetable is not timetable:
