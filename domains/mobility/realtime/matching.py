@@ -6,14 +6,13 @@ direction_id and start_time; where its vehicle is at what time (`Finder.guess`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from functools import lru_cache
+from datetime import date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.mobility.network.calendar import day_start, zone
 from domains.mobility.network.timetable import NONE, UNTIMED, Ids, Int32, Timetable
 from domains.mobility.realtime.overlay import TripDay
 from domains.mobility.realtime.places import Places
@@ -32,13 +31,6 @@ CONFIDENCE_MIN = 0.7
 TURN_DEGREES_MAX = 90.0
 GUESSED_AT_ONCE_MAX = 500
 """Vehicles of one turn: more wait for the next."""
-
-
-@lru_cache(maxsize=4096)
-def origin(day: date, timezone: str) -> int:
-    """Where the seconds of a service day begin, in seconds since 1970: noon less 12 h (GTFS)."""
-    noon = datetime.combine(day, time(12), ZoneInfo(timezone))
-    return int(noon.timestamp()) - 12 * 3600
 
 
 def seconds_of(text: str) -> int | None:
@@ -75,8 +67,6 @@ class Finder:
 
     def __init__(self, timetable: Timetable) -> None:
         self.timetable = timetable
-        self._trips = _repeated(timetable.trips.ids)
-        self._routes = _repeated(timetable.routes.ids)
         self._starts = _starts(timetable.trips.ids)
         self.first, self.last = spans(timetable)
         self._order = np.argsort(timetable.trips.route, kind="stable")
@@ -85,11 +75,11 @@ class Finder:
 
     def trips_of(self, text: str) -> Sequence[int]:
         """Numbers of a `feed:trip_id`, one a version that has it."""
-        return _numbers(self.timetable.trips.ids, self._trips, text)
+        return self.timetable.trips.ids.all_of(text)
 
     def routes_of(self, text: str) -> Sequence[int]:
         """Numbers of a `feed:route_id`, one a version that has it."""
-        return _numbers(self.timetable.routes.ids, self._routes, text)
+        return self.timetable.routes.ids.all_of(text)
 
     def trips_on(self, routes: Sequence[int], direction: int = NONE) -> Int32:
         """Trips of routes, in one direction where one is given."""
@@ -122,8 +112,9 @@ class Finder:
         running = [each for each in days if self.runs(*each)]
         if "tripId" not in told and len(running) > 1:
             return None  # of two that leave together neither is meant more
-        # A feed may say that a trip runs on a day on which its timetable does not have it.
-        told_so = days[-1:] if day is not None and "tripId" in told else []
+        # A feed may say that a trip runs on a day on which its timetable does not have it, or which
+        # is too long past to be kept; then the newest version is meant.
+        told_so = days[::-1] if "tripId" in told else []
         return min(running or told_so, key=lambda it: self._apart(it[0], it[1], at), default=None)
 
     def runs(self, trip: int, day: date) -> bool:
@@ -144,14 +135,14 @@ class Finder:
     def _days(self, trips: Sequence[int], at: float) -> list[TripDay]:
         found = []
         for trip in trips:
-            today = datetime.fromtimestamp(at, ZoneInfo(self.timezone(trip))).date()
+            today = datetime.fromtimestamp(at, zone(self.timezone(trip))).date()
             days = [(trip, today + timedelta(days)) for days in DAYS]
             found += [each for each in days if self._apart(*each, at) <= APART_SECONDS_MAX]
         return found
 
     def _apart(self, trip: int, day: date, at: float) -> float:
         """How far a time is from those between which the trip runs, in seconds."""
-        moment = at - origin(day, self.timezone(trip))
+        moment = at - day_start(self.timezone(trip), day)
         return max(float(self.first[trip]) - moment, moment - float(self.last[trip]), 0.0)
 
     # -- what a vehicle does ------------------------------------------------------------------
@@ -209,10 +200,10 @@ class Finder:
         for number, version in enumerate(self.timetable.versions):
             if version.feed != feed:
                 continue
-            today = datetime.fromtimestamp(minute * 60, ZoneInfo(version.timezone)).date()
+            today = datetime.fromtimestamp(minute * 60, zone(version.timezone)).date()
             for days in DAYS:
                 day = today + timedelta(days)
-                begin = origin(day, version.timezone)
+                begin = day_start(version.timezone, day)
                 now = minute * 60 - begin
                 running = self.timetable.services.on(day)[trips.service]
                 running &= (trips.version == number) & (self.first <= now + 60 + EARLY_SECONDS_MAX)
@@ -231,23 +222,6 @@ def spans(timetable: Timetable) -> tuple[Int32, Int32]:
         first[some] = np.minimum.reduceat(departure, offsets[some])
         last[some] = np.maximum.reduceat(times.arrival, offsets[some])
     return first, last
-
-
-def _repeated(ids: Ids) -> dict[str, list[int]]:
-    """Ids that more than one version has."""
-    if len(ids.numbers) == len(ids.texts):
-        return {}
-    found: dict[str, list[int]] = {}
-    for number, text in enumerate(ids.texts):
-        found.setdefault(text, []).append(number)
-    return {text: numbers for text, numbers in found.items() if len(numbers) > 1}
-
-
-def _numbers(ids: Ids, repeated: Mapping[str, list[int]], text: str) -> Sequence[int]:
-    if text in repeated:
-        return repeated[text]
-    number = ids.numbers.get(text)
-    return () if number is None else (number,)
 
 
 def _starts(ids: Ids) -> dict[str, list[tuple[int, int]]]:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.mobility.network.calendar import day_start
 from domains.mobility.network.timetable import UNTIMED, Timetable
-from domains.mobility.realtime.matching import Finder, origin
+from domains.mobility.realtime.matching import Finder
 from domains.mobility.realtime.overlay import TripState, Vehicle
 from domains.mobility.realtime.places import METRES_A_DEGREE
 from domains.mobility.realtime.updates import ordered
@@ -33,7 +34,7 @@ def trip_state(timetable: Timetable, finder: Finder, vehicle: Vehicle) -> TripSt
     stop_times = timetable.stop_times
     columns = (stop_times.arrival[of_trip], stop_times.departure[of_trip])
     times = np.stack(columns, axis=1, dtype=np.int64)
-    now = int(vehicle.time.timestamp()) - origin(day, finder.timezone(trip))
+    now = int(vehicle.time.timestamp()) - day_start(finder.timezone(trip), day)
     found = _told(vehicle.document, stop_times.sequence[of_trip], times, now)
     if found is None:
         found = _snapped(timetable, stop_times.stop[of_trip], times, vehicle, now)

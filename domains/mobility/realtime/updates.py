@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.mobility.network.calendar import day_start
 from domains.mobility.network.timetable import UNTIMED, Int32, Timetable
-from domains.mobility.realtime.matching import Finder, day_of, origin
+from domains.mobility.realtime.matching import Finder, day_of
 from domains.mobility.realtime.overlay import Closure, TripDay, TripState
 
 NOT_RUNNING = frozenset({"CANCELED", "DELETED"})
@@ -40,7 +41,7 @@ def trip_state(
         return TripState(True, _int32(arrival), _int32(departure), skipped, time)
     times = np.stack([arrival, departure], axis=1)
     told = list(_places(timetable, stop_times, update.get("stopTimeUpdate", ())))
-    begin = origin(day, finder.timezone(trip))
+    begin = day_start(finder.timezone(trip), day)
     late: int | None = update.get("delay", 0)
     starts = [place for place, _ in told] + [len(arrival)]
     times[: starts[0]] = _shifted(times[: starts[0]], late)
@@ -174,12 +175,7 @@ def closures(finder: Finder, name: str, feed: str, alert: Mapping[str, Any]) -> 
 
 def _stops(timetable: Timetable, text: str) -> set[int]:
     """A stop, and what belongs to it where it is a station."""
-    number = timetable.stops.ids.numbers.get(text)
-    if number is None:
-        return set()
-    same = {number}
-    if len(timetable.stops.ids.numbers) < len(timetable.stops.ids.texts):
-        same = {n for n, each in enumerate(timetable.stops.ids.texts) if each == text}
+    same = set(timetable.stops.ids.all_of(text))
     within = np.flatnonzero(np.isin(timetable.stops.parent, list(same)))
     return same | set(within.tolist())
 
@@ -216,7 +212,7 @@ def _trips(
     found = finder.find(trip, feed, 0.0) if day is not None else None
     if found is None:
         return set(), []
-    begin = origin(found[1], finder.timezone(found[0]))
+    begin = day_start(finder.timezone(found[0]), found[1])
     # From an hour before it leaves: who waits for it is told, and no other day is meant.
     moments = (finder.first[found[0]] - 3600, finder.last[found[0]] + 3600)
     first, last = (datetime.fromtimestamp(begin + int(each), UTC) for each in moments)

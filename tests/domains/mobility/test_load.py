@@ -104,7 +104,9 @@ def test_each_day_has_the_newest_version_that_is_valid(session: Session, loaded:
     assert seen.stops.ids.all_of("town:Z") == ()
     # A version that has no day any more is not kept, but the newest is, valid or not.
     tables.store(session, tables.line("7:00:00", "7:05:00"))
-    tables.store(session, tables.line("6:00:00") | {"calendar": []} | {"trips": [], "stop_times": []})
+    tables.store(
+        session, tables.line("6:00:00") | {"calendar": []} | {"trips": [], "stop_times": []}
+    )
     assert [version.valid_from for version in loaded(ANONYMOUS).versions] == [
         date(2026, 1, 1),
         None,

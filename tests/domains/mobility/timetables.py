@@ -1,18 +1,13 @@
-"""Timetables made of a few lines, or of a GTFS file, without a database."""
+"""Timetables made of a few lines, without a database."""
 
-import csv
-import io
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 
 from domains.mobility.network.timetable import (
     NONE,
-    UNTIMED,
     Ids,
     Routes,
     Services,
@@ -102,38 +97,3 @@ def timetable(
         ),
         Transfers(*(zeros(0, np.int32) for _ in range(2)), zeros(0, np.int8), zeros(0, np.int32)),
     )  # fmt: skip
-
-
-def seconds(text: str) -> int:
-    if not text.strip():
-        return UNTIMED
-    hours, minutes, rest = map(int, text.split(":"))
-    return hours * 3600 + minutes * 60 + rest
-
-
-def of_file(path: Path, feed: str, timezone: str, first_day: date, days: int) -> Timetable:
-    """A GTFS zip whose stop times are all timed, every trip running on each of these days."""
-    with zipfile.ZipFile(path) as archive:
-
-        def rows(name: str) -> Iterator[dict[str, str]]:
-            with archive.open(name) as raw:
-                yield from csv.DictReader(io.TextIOWrapper(raw, "utf-8-sig"))
-
-        calls: dict[str, list[tuple[int, Call]]] = {}
-        for row in rows("stop_times.txt"):
-            call = row["stop_id"], seconds(row["arrival_time"]), seconds(row["departure_time"])
-            calls.setdefault(row["trip_id"], []).append((int(row["stop_sequence"]), call))
-        trips = []
-        for row in rows("trips.txt"):
-            told = sorted(calls.get(row["trip_id"], []))
-            trips.append(
-                Trip(
-                    row["trip_id"], row["route_id"], [call for _, call in told],
-                    int(row["direction_id"] or NONE), None, [number for number, _ in told],
-                )
-            )  # fmt: skip
-        stops = [
-            (row["stop_id"], float(row["stop_lon"]), float(row["stop_lat"]))
-            for row in rows("stops.txt")
-        ]
-    return timetable(stops, trips, feed=feed, timezone=timezone, first_day=first_day, days=days)

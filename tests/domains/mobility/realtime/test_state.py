@@ -19,7 +19,6 @@ from domains.mobility.realtime.overlay import Overlay
 from tests.domains.mobility.feeds import import_recorded
 from tests.domains.mobility.realtime.feeds import AT, alert, message, position, update
 from tests.domains.mobility.realtime.town import Town, at, opened, rows, told, town
-from tests.domains.mobility.timetables import of_file
 
 DAY = date(2026, 1, 1)
 CALTRAIN_AT = 1_699_405_560
@@ -59,10 +58,8 @@ def test_a_recorded_feed_matches_its_timetable(
     assert (found["alerts"], found["matched"], found["refused"]) == (0, 33, 0)
     assert found["static_feeds"] == {"caltrain-2023": "caltrain"}
     assert (again["stored"], again["duplicate"]) == (0, found["stored"])
-    planned = of_file(
-        folder / "caltrain_gtfs.zip", "caltrain", "America/Los_Angeles", date(2023, 11, 1), 30
-    )
-    with opened(database_url, feed="caltrain-2023", timetable=planned) as caltrain:
+    with opened(database_url, "caltrain-2023", stored=True) as caltrain:
+        planned = caltrain.timetable
         overlay = caltrain.overlay(CALTRAIN_AT)
         assert told(caltrain.overlay(CALTRAIN_AT, anew=True)) == told(overlay)
     assert len(overlay.trips) == 19

@@ -18,6 +18,7 @@ from core.storage.message import Message
 from core.storage.observations import SectorStore
 from core.tokens import ANONYMOUS
 from domains.mobility.decode import decode
+from domains.mobility.network import load
 from domains.mobility.network.timetable import Timetable
 from domains.mobility.realtime import state
 from domains.mobility.realtime.overlay import Overlay
@@ -74,8 +75,8 @@ def rows(decoded: Decoded) -> Iterator[dict[str, Any]]:
 class Town:
     """One database, one feed's gateway with the memory of its decoder, one reader."""
 
-    def __init__(self, url: str, feed: str = "bus", timetable: Timetable | None = None) -> None:
-        self.feed, self.timetable = feed, timetable or town()
+    def __init__(self, url: str, feed: str = "bus") -> None:
+        self.feed, self.timetable = feed, town()
         self.gate = Gate(Settings(database_url=url))
         self.session = psycopg.connect(url)
         self.session.execute("SET ROLE chimata_ingest")
@@ -109,9 +110,12 @@ class Town:
 
 
 @contextmanager
-def opened(url: str, **more: Any) -> Iterator[Town]:
-    """A town that is closed at the end."""
-    found = Town(url, **more)
+def opened(url: str, feed: str = "bus", *, stored: bool = False) -> Iterator[Town]:
+    """A town that is closed at the end; `stored`: with the timetables that its database has."""
+    found = Town(url, feed)
+    if stored:
+        with found.gate.reading(ANONYMOUS, MOBILITY) as connection:
+            found.timetable = load.timetable(connection)
     try:
         yield found
     finally:
