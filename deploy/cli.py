@@ -13,7 +13,7 @@ import typer
 from core.errors import CityError, invalid
 from core.settings import Settings
 from core.tokens import LIFETIME_SECONDS, Role, check_name
-from deploy import archive, gateways, imports, rejections
+from deploy import archive, feeds, gateways, imports, rejections
 from deploy.account import account
 from deploy.console import Data, Json, Progress, console, database, say
 from deploy.soak.command import soak
@@ -36,6 +36,7 @@ app.add_typer(ingest_app, name="ingest")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(token_app, name="token")
 app.add_typer(rejections.app, name="rejections")
+app.add_typer(feeds.app, name="feeds")
 app.add_typer(fields_app, name="fields")
 app.command("export")(archive.export)
 app.command("import")(imports.run)

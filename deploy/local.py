@@ -152,6 +152,7 @@ class City:
         api = self._launch("serve", environment, "serve")
         self._wait(ingestor, ingestor.is_ready)
         self._wait(api, self._answers)
+        self._launch("feeds", environment, "feeds", "poll")
         if self._options.demo:
             self.report("starting the demo city")
             self._launch("demo", environment, "demo")

@@ -1,5 +1,9 @@
-"""The mobility sector's own words: none; /v1/mobility/personal/observations comes with it."""
+"""The mobility sector's own words, part by part; personal trips are read by grants alone."""
 
 from fastapi import APIRouter
 
+from domains.mobility.catalogue.routes import router as catalogue
+
 router = APIRouter()
+for part in (catalogue,):
+    router.include_router(part)

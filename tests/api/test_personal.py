@@ -33,6 +33,7 @@ FILLED = {
     "{mmsi}": MARK,
     "{rejection}": MARK,
     "{gateway}": MARK,
+    "{feed}": "a-feed",
     "{grant}": "00000000-0000-4000-8000-000000000001",
     "{recipient}": MARK,
     "{review}": "00000000-0000-4000-8000-000000000001",
