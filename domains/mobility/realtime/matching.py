@@ -24,7 +24,7 @@ HEADWAY_SECONDS_MAX = 900
 DAYS = (0, -1, 1)
 LATE_SECONDS_MAX, EARLY_SECONDS_MAX = 1_200, 180
 AWAY_METRES_MAX = 150.0
-LATE_SECONDS, AWAY_METRES = 300.0, 50.0
+LATE_SECONDS, EARLY_SECONDS, AWAY_METRES = 300.0, 90.0, 50.0
 """What is usual: scales of a guess's likelihood."""
 CONFIDENCE_MIN = 0.7
 """Below, another trip is not unlikely enough."""
@@ -176,7 +176,8 @@ class Finder:
             fits &= np.isin(trips.route[places.trip[legs]], routes)
         if not fits.any():
             return None
-        unlikely = ((metres / AWAY_METRES) ** 2 + (late / LATE_SECONDS) ** 2)[fits]
+        usual = np.where(late < 0, EARLY_SECONDS, LATE_SECONDS)
+        unlikely = ((metres / AWAY_METRES) ** 2 + (late / usual) ** 2)[fits]
         likely: dict[TripDay, float] = {}
         for leg, weight in zip(legs[fits].tolist(), np.exp(-unlikely / 2).tolist(), strict=True):
             trip = (int(places.trip[leg]), places.days[places.day[leg]])
