@@ -127,7 +127,8 @@ class ThingUpdate:
     """What a message says about a Thing itself; properties merge into the stored ones by key.
 
     `location` is (longitude, latitude) of a Thing that does not move; `geometry` is a GeoJSON
-    geometry where the Thing is more than a point (a field, a berth).
+    geometry where the Thing is more than a point (a field, a berth). `time` is when it was so by
+    the sender's clock, in µs: then nothing older takes its place.
     """
 
     thing: str
@@ -135,6 +136,7 @@ class ThingUpdate:
     properties: Mapping[str, Any] = field(default_factory=dict)
     location: tuple[float, float] | None = None
     geometry: Mapping[str, Any] | None = None
+    time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +267,7 @@ class ObservationsBuilder:
                 {**before.properties, **update.properties},
                 update.location or before.location,
                 update.geometry or before.geometry,
+                before.time if update.time is None else update.time,
             )
         self._things[update.thing] = update
 

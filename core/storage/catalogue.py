@@ -1,7 +1,7 @@
 """Things and Datastreams of one sector: known ones from memory, new ones made in the append."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from core.clock import to_datetime
 from core.resolution import UNDECLARED
 from core.sector import Sector
 from core.sensorthings import DataClass, ResultKind, Stream, ThingUpdate
@@ -52,13 +53,16 @@ ON CONFLICT (id) DO UPDATE SET last_seen = now()
 RETURNING id, data_class
 """
 UPDATE_THING = """
-INSERT INTO thing AS t (sector, key, name, properties, longitude, latitude, geometry)
-VALUES (%(sector)s, %(key)s, %(name)s, %(properties)s, %(longitude)s, %(latitude)s, %(geometry)s)
+INSERT INTO thing AS t (sector, key, name, properties, longitude, latitude, geometry, told_at)
+VALUES (%(sector)s, %(key)s, %(name)s, %(properties)s, %(longitude)s, %(latitude)s, %(geometry)s,
+        %(told_at)s)
 ON CONFLICT (sector, key) DO UPDATE SET
   name = coalesce(excluded.name, t.name), properties = t.properties || excluded.properties,
   longitude = coalesce(excluded.longitude, t.longitude),
   latitude = coalesce(excluded.latitude, t.latitude),
-  geometry = coalesce(excluded.geometry, t.geometry)
+  geometry = coalesce(excluded.geometry, t.geometry),
+  told_at = coalesce(excluded.told_at, t.told_at)
+WHERE coalesce(excluded.told_at >= t.told_at, true)
 RETURNING id
 """
 UPSERT_FIXED_PLACE = """
@@ -222,7 +226,8 @@ class Catalogue:
     def describe(self, connection: Session, updates: Iterable[tuple[ThingUpdate, str]]) -> None:
         """Write what messages said of Things, where it is news."""
         for update, gateway in updates:
-            if self._described.get(update.thing) == update:
+            known = self._described.get(update.thing)
+            if known is not None and not _is_news(update, known):
                 continue
             self._gateways(connection, [gateway])
             longitude, latitude = update.location or (None, None)
@@ -236,6 +241,7 @@ class Catalogue:
                     "longitude": longitude,
                     "latitude": latitude,
                     "geometry": Jsonb(dict(update.geometry)) if update.geometry else None,
+                    "told_at": None if update.time is None else to_datetime(update.time),
                 },
             ).fetchone()
             if update.location is not None and row is not None:
@@ -262,3 +268,10 @@ class Catalogue:
             connection.execute(INSERT_CATEGORIES, {"texts": missing})
             self._codes.update(connection.execute(SELECT_CATEGORIES, {"texts": missing}).fetchall())
         return self._codes
+
+
+def _is_news(update: ThingUpdate, known: ThingUpdate) -> bool:
+    """Whether it says something else than what was said last, and is no older."""
+    if update.time is not None and known.time is not None and update.time < known.time:
+        return False
+    return replace(update, time=None) != replace(known, time=None)
