@@ -1,6 +1,6 @@
 """What comes to mobility, to observations; pure, and never an exception for bad input.
 
-GPX tracks and tap records here, GTFS-Realtime in realtime/decode.py.
+GPX tracks and tap records here, GTFS-Realtime in realtime/decode.py, GBFS in gbfs/decode.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,6 +10,7 @@ from core.formats.checks import thing_fault
 from core.sector import Context
 from core.sensorthings import Decoded, ObservationsBuilder, Position
 from domains.mobility import wire
+from domains.mobility.gbfs import decode as gbfs
 from domains.mobility.realtime import decode as realtime
 from domains.mobility.realtime.wire import READERS as REALTIME
 
@@ -24,6 +25,8 @@ def decode(format: str, payload: bytes, context: Context) -> Decoded:
     """Decode one file; each point or record of it is one message."""
     if format in REALTIME:
         return realtime.decode(format, payload, context)
+    if format == gbfs.FORMAT:
+        return gbfs.decode(payload, context)
     builder = ObservationsBuilder()
     try:
         items = list(_read(format, payload))
