@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 
 from domains.mobility.catalogue.routes import router as catalogue
+from domains.mobility.gtfs.routes import router as gtfs
 
 router = APIRouter()
-for part in (catalogue,):
+for part in (catalogue, gtfs):
     router.include_router(part)

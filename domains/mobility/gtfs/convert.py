@@ -196,8 +196,7 @@ def _agencies(reading: Reading) -> Part:
     rows = reading.rows("agency.txt")
     rows.read(*AGENCY)
     rows.unique("agency_id", "agency_id")
-    known = pa.array(sorted(zoneinfo.available_timezones()))
-    unknown = tables.as_numpy(pc.invert(pc.is_in(rows.columns["timezone"], value_set=known)))
+    unknown = np.array([not _is_zone(each) for each in rows.columns["timezone"].to_pylist()], bool)
     rows.problem("timezone", "agency_timezone", unknown)
     rows.columns["timezone"] = pc.if_else(pa.array(unknown), TIMEZONE, rows.columns["timezone"])
     rows.problem("missing_value", "agency_name", tables.as_numpy(pc.is_null(rows.columns["name"])))
@@ -209,6 +208,14 @@ def _agencies(reading: Reading) -> Part:
     elif "agency.txt" in reading.source.files:
         reading.report.add("timezone", "agency.txt", name="agency_timezone")
     return rows.done("agency_id", "name", "url", "timezone", "language", "more")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return False
+    return True
 
 
 def _stops(reading: Reading) -> Part:

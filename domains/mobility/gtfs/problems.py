@@ -131,6 +131,11 @@ KINDS: dict[str, Kind] = {
         WARNING, "運賃の区域がどの停留所にもありません",
         "A fare rule names a zone that no stop is in"
     ),
+    "duplicate_translation": Kind(
+        WARNING,
+        "同じ項目の翻訳が 2 つあります（最初を公開）",
+        "The same is translated twice; the first one is published",
+    ),
     "translation_unused": Kind(
         NOTE, "どの項目とも一致しない翻訳です", "A translation is of no value of the feed"
     ),

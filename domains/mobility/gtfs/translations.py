@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from domains.mobility.gtfs.problems import Report
 from domains.mobility.gtfs.rows import Field, Part, Rows
+from domains.mobility.gtfs.table import first_of
 from domains.mobility.gtfs.values import ID, TEXT
 
 MODERN = (
@@ -48,9 +49,19 @@ def read(rows: Rows, parts: Mapping[str, Part], report: Report) -> Part:
     rows.read(*(OLD if old else MODERN))
     if not old:
         rows.nothing_more()
+    _twice(rows)
+    if not old:
         return rows.done(*COLUMNS)
     given = rows.done("field_value", "language", "translation")
     return _modern(given, _fields_of_values(parts), report)
+
+
+def _twice(rows: Rows) -> None:
+    """Tell of what is translated twice; all are kept, and the first is published."""
+    key = [
+        pc.fill_null(column, "") for name, column in rows.columns.items() if name != "translation"
+    ]
+    rows.problem("duplicate_translation", "translation", ~first_of(*key))
 
 
 def _modern(given: Part, fields: Mapping[str, tuple[tuple[str, str], ...]], report: Report) -> Part:
