@@ -215,6 +215,7 @@ def demo() -> None:
     import psycopg
 
     from core import tokens
+    from deploy import demo as city
     from deploy import local
     from gateways.demo import GATEWAYS, run
 
@@ -227,6 +228,7 @@ def demo() -> None:
     }
     with psycopg.connect(settings.database_url) as connection:
         local.declare_open(connection, GATEWAYS)
+    city.register(settings.database_url)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -21,7 +21,7 @@ from gateways.batches import Batch
 from gateways.delivery import Delivery, Window
 from gateways.outbox import Outbox
 from gateways.senders.mqtt import MqttSender
-from gateways.simulators import edge, farms, ports, signals
+from gateways.simulators import bikes, buses, edge, farms, ports, signals
 from gateways.simulators.city import Crossing, crossings
 
 LOG = logging.getLogger("chimata.demo")
@@ -115,11 +115,28 @@ def edge_source(tick: int, time_us: int) -> Payloads:
         yield "senml-json", *edge.packs(due, time_us)
 
 
+def buses_source(tick: int, time_us: int) -> Payloads:
+    """Every bus on the road, each few seconds."""
+    if time_us % (buses.REPORT_SECONDS * MICROSECONDS) == 0 or tick == 0:
+        yield "gtfs-rt", *buses.message(time_us)
+
+
+def bikes_source(tick: int, time_us: int) -> Payloads:
+    """Where the stations are, now and then; what stands there, often."""
+    if time_us % (bikes.INFORMATION_SECONDS * MICROSECONDS) == 0 or tick == 0:
+        yield "gbfs", bikes.system(time_us), 1
+        yield "gbfs", bikes.information(time_us), 1
+    if time_us % (bikes.STATUS_SECONDS * MICROSECONDS) == 0 or tick == 0:
+        yield "gbfs", bikes.status(time_us), 1
+
+
 SOURCES: dict[str, tuple[str, Source]] = {
     **{f"demo-signals-{n + 1}": ("signals", district_source(n)) for n in range(4)},
     "demo-ports": ("ports", ports_source),
     "demo-farms": ("farms", farms_source),
     "demo-edge": ("edge", edge_source),
+    buses.REALTIME: ("mobility", buses_source),
+    bikes.FEED: ("mobility", bikes_source),
 }
 GATEWAYS: dict[str, str] = {gateway: sector for gateway, (sector, _) in SOURCES.items()}
 """The gateways of the demo city and their sectors: each needs a token of its own."""

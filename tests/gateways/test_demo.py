@@ -171,5 +171,5 @@ def test_a_missing_token_is_one_clear_line(tmp_path: Path, root: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "no token for demo-edge" in done.stderr
+    assert "no token for demo-bus-rt" in done.stderr
     assert "Traceback" not in done.stderr
