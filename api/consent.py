@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api import problems
 from api.fields import NO_CONTROL, KnownSector, ThingId
-from consent import door, grants
+from consent import areas, door, grants
 from consent.grants import Terms
 from consent.levels import LEVELS
 from consent.log import Written
@@ -35,6 +36,33 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Degrees = Annotated[float, Field(strict=True)]
+Ring = Annotated[
+    list[
+        tuple[Annotated[Degrees, Field(ge=-180, le=180)], Annotated[Degrees, Field(ge=-90, le=90)]]
+    ],
+    Field(min_length=4, max_length=areas.CORNERS_MAX, description="longitude, latitude; closed"),
+]
+Rings = Annotated[list[Ring], Field(min_length=1, max_length=areas.CORNERS_MAX)]
+
+
+class Polygon(Body):
+    """A part of the map, with its holes (RFC 7946)."""
+
+    type: Literal["Polygon"]
+    coordinates: Rings
+
+
+class MultiPolygon(Body):
+    """Several parts of the map (RFC 7946)."""
+
+    type: Literal["MultiPolygon"]
+    coordinates: list[Rings] = Field(min_length=1, max_length=areas.CORNERS_MAX)
+
+
+Area = Annotated[Polygon | MultiPolygon, Field(discriminator="type")]
+
+
 class GrantBody(Body):
     """What is granted. A time left out: from now on; `event_to` left out: without an end."""
 
@@ -48,6 +76,7 @@ class GrantBody(Body):
     valid_to: AwareDatetime = Field(description="of the reading, exclusive")
     resolution: Resolution = Field("exact", description="the most exact that may be shown")
     countries: list[Country] = Field(["JP"], min_length=1, max_length=COUNTRIES_MAX)
+    area: Area | None = Field(None, description="of data from there alone; null: from anywhere")
     notice: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of what the person read")
 
     model_config = ConfigDict(
@@ -68,8 +97,10 @@ class GrantBody(Body):
 
     def terms(self) -> Terms:
         """What it says."""
-        said = self.model_dump(exclude={"countries", "operation"})
-        return Terms(**said, countries=tuple(self.countries), operation=self.operation)
+        said = self.model_dump(exclude={"countries", "operation", "area"})
+        area = None if self.area is None else areas.canonical(self.area.model_dump())
+        countries = tuple(self.countries)
+        return Terms(**said, countries=countries, operation=self.operation, area=area)
 
 
 class ObjectionBody(Body):
@@ -113,6 +144,7 @@ class Grant(BaseModel):
     valid_to: datetime
     resolution: Resolution
     countries: list[str]
+    area: Area | None
     notice: str
     live: bool
     sigma: int
@@ -247,6 +279,7 @@ def _shown(row: Row) -> dict[str, Any]:
         "purpose_title": titled(PURPOSES, row["purpose"]),
         "category_title": titled(CATEGORIES, row["category"]),
         "resolution": LEVELS[row["level"]].name,
+        "area": row["area"] and orjson.loads(row["area"]),
         **{
             name: row[name]
             for name in (

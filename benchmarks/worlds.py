@@ -29,7 +29,7 @@ import domains
 from api import personal_stream
 from benchmarks.result import Goal, Result
 from benchmarks.stack import databases
-from consent import grants, recipients
+from consent import areas, grants, recipients
 from consent.grants import Terms
 from consent.levels import LEVELS
 from consent.masks import Mask
@@ -43,6 +43,7 @@ from tests.api.city import NEXT_APPEND
 from tests.api.conftest import serving
 from tests.api.town import DAY, NOTICE, Town
 from tests.consent.oracle import EVER, Ask, Grant, Oracle
+from tests.consent.places import PLACES, TOWN, geojson
 
 PAIRS = 10_000
 PROPERTIES = ("heart-rate", "body-weight", "steps")
@@ -53,6 +54,7 @@ YEARS = timedelta(days=400)
 PAGES_MAX = 40
 FORMATS = ("jsonl", "csv", "parquet")
 OPERATOR = Principal(Role.OPERATOR, "office", None, None, SCOPES[Role.OPERATOR], 2**40)
+FENCE = areas.canonical(geojson(TOWN))
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CURSOR = re.compile(r"after=[\w-]+")
 EVENT_ID = re.compile(r"(?m)^id: [\w-]+$")
@@ -61,6 +63,11 @@ NAME = re.compile(r"\b(?:[a-z2-7]{39}|[a-z2-7]{24})\b")
 INSERT_ROWS = (
     "INSERT INTO personal.observation (phenomenon_time, result, append_id, datastream_id, quality)"
     " VALUES (%s, %s, %s, %s, 0)"
+)
+INSERT_PLACES = (
+    "INSERT INTO personal.observation_position"
+    " (phenomenon_time, longitude, latitude, append_id, datastream_id, quality)"
+    " VALUES (%s, %s, %s, %s, %s, 0)"
 )
 INSERT_APPEND = "INSERT INTO append (sector, id, rows, time_min, time_max) VALUES (%s,%s,%s,%s,%s)"
 
@@ -79,6 +86,8 @@ class Given:
     """Of its window, in steps of 20 minutes; and its length."""
     length: int
     state: str
+    fenced: bool = False
+    """Whether for what was seen in TOWN alone."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Thing:
     persons: tuple[int, ...]
     begin: int
     rows: dict[str, list[int]] = field(hash=False)
+    track: dict[int, str] = field(default_factory=dict, hash=False)
+    """Where it was seen, by minute."""
     number: int = 0
 
 
@@ -112,6 +123,21 @@ def numbered(world: World) -> World:
 
 person = st.integers(0, 3)
 PAIR = st.sampled_from([(0, 1), (0, 2), (1, 3)])
+INSIDE, OUTSIDE = ("ward", "town"), ("island", "abroad", "far")
+"""Places in TOWN with all of their cells, and out of it with all of them."""
+
+
+def stay(begin: int, places: list[str], minutes: int) -> dict[int, str]:
+    """A track: a place each so many minutes."""
+    return {begin + n * minutes: place for n, place in enumerate(places)}
+
+
+TRACKS = st.builds(
+    stay,
+    st.integers(0, 60),
+    st.lists(st.sampled_from([*INSIDE * 3, *OUTSIDE]), min_size=10, max_size=60),
+    st.sampled_from([3, 5, 6]),
+)
 MINUTES = st.lists(st.integers(0, 299), min_size=2, max_size=9, unique=True)
 TRUSTING = st.builds(
     Given,
@@ -124,6 +150,7 @@ TRUSTING = st.builds(
     begin=st.sampled_from([0, 0, 3]),
     length=st.sampled_from([15, 15, 6]),
     state=st.just("live"),
+    fenced=st.sampled_from([False, False, True]),
 )
 ANY = st.builds(
     Given,
@@ -136,6 +163,7 @@ ANY = st.builds(
     begin=st.sampled_from([0, 0, 1, 3, 4]),
     length=st.sampled_from([2, 5, 15, 15]),
     state=st.sampled_from(["live", "live", "live", "past", "future", "abroad", "revoked"]),
+    fenced=st.booleans(),
 )
 WORLDS = st.builds(
     World,
@@ -145,6 +173,7 @@ WORLDS = st.builds(
             persons=st.one_of(st.tuples(person), st.tuples(person), PAIR),
             begin=st.sampled_from([0, 0, 0, 3, 5]),
             rows=st.dictionaries(st.sampled_from(PROPERTIES), MINUTES, min_size=1, max_size=2),
+            track=TRACKS,
         ),
         min_size=2,
         max_size=4,
@@ -188,6 +217,30 @@ def permitting(world: World) -> list[Given]:
     ]
 
 
+def time_of(minute: int) -> datetime:
+    """A minute of the worlds."""
+    return DAY + timedelta(minutes=minute)
+
+
+def left(track: dict[int, str]) -> dict[int, str]:
+    """A track that says no more of what is outside than when it was left for there."""
+    kept: dict[int, str] = {}
+    inside = False
+    for minute, place in sorted(track.items()):
+        if place in INSIDE:
+            kept[minute] = place
+        elif inside:
+            kept[minute] = next(each for each in OUTSIDE if each != place)
+        inside = place in INSIDE
+    return kept
+
+
+def is_permitted(oracle: Oracle, ask: Ask, thing: str, name: str, time: datetime) -> bool:
+    """Whether a moment of a series may be had at any level."""
+    levels = range(len(LEVELS))
+    return any(oracle.moment(thing, name, time, ask, level) is not None for level in levels)
+
+
 def category_of(name: str) -> str:
     """What an observed property tells of a person."""
     return next(p.category for p in domains.sector("health").properties if p.name == name) or ""
@@ -201,7 +254,7 @@ def reduced(world: World) -> World:
     for number, each in enumerate(kept):
         oracle.grants[str(number)] = Grant(
             str(each.person), "us", each.purpose, each.category, span(each.begin, each.length),
-            EVER, each.level, ("JP",), number,
+            EVER, each.level, ("JP",), number, areas=(TOWN,) if each.fenced else (),
         )  # fmt: skip
     oracle.countries["us"] = "JP"
     ask = Ask("us", ASKED_PURPOSE, world.category, EVER, datetime.now(UTC))
@@ -212,17 +265,20 @@ def reduced(world: World) -> World:
         key = str(thing.number)
         window = span(thing.begin)
         oracle.bindings.append((key, frozenset(map(str, thing.persons)), window))
+        oracle.tracks[key] = {time_of(minute): PLACES[at] for minute, at in thing.track.items()}
         rows = {
             name: [
                 minute
                 for minute in minutes
                 if world.category in CATEGORIES.above(category_of(name))
-                and oracle.moment(key, name, DAY + timedelta(minutes=minute), ask) is not None
+                and is_permitted(oracle, ask, key, name, time_of(minute))
             ]
             for name, minutes in thing.rows.items()
         }
         rows = {name: minutes for name, minutes in rows.items() if minutes}
-        things.append(replace(thing, rows=rows))
+        fenced = any(each.fenced for each in kept if each.person in thing.persons)
+        track = left(thing.track) if fenced else {}
+        things.append(replace(thing, rows=rows, track=track))
     return replace(world, things=things, grants=kept, objections=[])
 
 
@@ -282,6 +338,7 @@ class Side:
             end,
             LEVELS[each.level].name,
             ("US",) if each.state == "abroad" else ("JP",),
+            FENCE if each.fenced else None,
         )
         name, citizen = uuid4(), self._citizen(each.person)
         grants.put_grant(self.town.connection, citizen, name, terms)
@@ -290,27 +347,31 @@ class Side:
 
     def store(self) -> None:
         """Its rows, in one append; each has a result like no other of its world."""
-        rows = []
+        rows, seen = [], []
         for thing in self.world.things:
+            if thing.track:
+                made = self._series(f"{thing.number}{self.mark}", "position", "position")
+                seen += [(time_of(n), *PLACES[at].coords[0], made) for n, at in thing.track.items()]
             for name in PROPERTIES:
                 if name not in thing.rows:
                     continue
                 made = self._series(f"{thing.number}{self.mark}", name)
                 for minute in thing.rows[name]:
                     value = float(100_000 * thing.number + 1_000 * PROPERTIES.index(name) + minute)
-                    rows.append((DAY + timedelta(minutes=minute), value, made))
+                    rows.append((time_of(minute), value, made))
         with self.town.connection.transaction():
             append = self.town.city.one(NEXT_APPEND, "health")
             with self.town.connection.cursor() as cursor:
                 told = [(time, result, append, made) for time, result, made in rows]
                 cursor.executemany(INSERT_ROWS, told)
+                cursor.executemany(INSERT_PLACES, [(*each[:3], append, each[3]) for each in seen])
                 ends = (DAY, DAY + timedelta(minutes=300))
                 cursor.execute(INSERT_APPEND, ("health", append, len(rows), *ends))
             announce(self.town.connection, "health", append, len(rows))
 
-    def _series(self, thing: str, name: str) -> int:
+    def _series(self, thing: str, name: str, kind: str = "number") -> int:
         made = self.town.city.thing("health", thing)
-        return self.town.city.datastream(made, name, data_class="personal")
+        return self.town.city.datastream(made, name, kind, data_class="personal")
 
     def know_names(self, secret: bytes) -> None:
         """Whom each name of an answer stands for."""
@@ -449,6 +510,7 @@ class Pairs:
             side.settle()
             found.append(answers(side, self.client, self.secret, kept))
         self.told["removed"] += less != world
+        self.told["fenced"] += any(each.fenced for each in less.grants)
         self.told["several pages"] += len(found[0]) > 2
         if any("person " in str(answer) for answer in found[0]):
             derived = world.operation is Operation.DERIVE

@@ -12,7 +12,6 @@ from typing import Any
 
 from consent.levels import LEVELS
 from consent.personal import (
-    BY_GRANTS,
     NONE,
     PERMITS,
     PERMITTED,
@@ -85,6 +84,10 @@ def _branch(table: str, joins: str, condition: str, columns: dict[str, str]) -> 
     return _NEW.format(table=table, joins=joins, condition=condition, columns=named)
 
 
+_WANTED = PERMITTED.format(
+    step="l.step",
+    permits=PERMITS.format(span="(SELECT range_merge(range_agg(w.times)) FROM wanted w)"),
+)
 # Exact, what was appended since; reduced, the last row of each step that ended since, or that was
 # over and got a later one. `wanted` are the times to look at, by level: what others sent makes them
 # longer, never an answer different.
@@ -103,7 +106,7 @@ WITH wanted AS MATERIALIZED (
     * tstzmultirange(tstzrange(
         NULL, CASE WHEN l.number > 0 THEN consent.down(%(until_at)s, l.step) END)) AS times
   FROM consent.level l
-), permit AS MATERIALIZED ({BY_GRANTS}
+), permit AS MATERIALIZED ({_WANTED}
 )
 SELECT number, NULL AS event, NULL AS time, NULL AS quality,
        {", ".join(list(NONE.values())[:-1])}, {TOLD} AS document

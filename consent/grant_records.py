@@ -18,7 +18,12 @@ OWN = "/own"
 SELECT_FORMS = """
 SELECT g.subject, r.key AS recipient, r.title_ja, r.title_en, r.country, g.purpose, g.category,
        g.operation, g.level, g.countries, g.given, encode(g.notice, 'hex') AS notice,
-       p.body AS profile,
+       p.body AS profile, ARRAY(SELECT encode(each, 'hex') FROM unnest(g.areas) AS each) AS areas,
+       CASE WHEN %(is_person)s THEN ARRAY(
+         SELECT json_build_object('id', encode(a.id, 'hex'), 'salt', encode(a.salt, 'hex'),
+                                  'said', a.said)
+         FROM consent.area a WHERE a.id = ANY(g.areas) ORDER BY array_position(g.areas, a.id))
+       END AS places,
        lower(g.event) AS event_from, upper(g.event) AS event_to,
        lower(g.valid) AS valid_from, upper(g.valid) AS valid_to,
        b.at AS began_at, b.act AS began_by, b.actor_kind AS began_kind,

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from consent import standing
+from consent import areas, standing
 from consent.levels import NUMBERS
 from consent.log import (
     SELECT_NOW,
@@ -43,8 +43,10 @@ SELECT g.grant_id, g.sigma, g.given, g.ended, g.subject, g.recipient AS recipien
        g.purpose, g.category, g.operation, g.level, g.countries, encode(g.notice, 'hex') AS notice,
        lower(g.event) AS event_from, upper(g.event) AS event_to,
        lower(g.valid) AS valid_from, upper(g.valid) AS valid_to,
+       a.said AS area, encode(a.id, 'hex') AS area_id, cardinality(g.areas) AS areas,
        g.ended IS NULL AND g.valid @> clock_timestamp() AS live
 FROM consent.granted g JOIN consent.recipient r ON r.id = g.recipient
+LEFT JOIN consent.area a ON a.id = g.areas[cardinality(g.areas)]
 """
 SELECT_GRANT = f"{_FORM} WHERE g.grant_id = %(grant)s ORDER BY g.sigma DESC LIMIT 1"
 SELECT_GRANTS = f"""
@@ -79,6 +81,8 @@ class Terms:
     event_to: datetime | None = None
     resolution: str = "exact"
     countries: tuple[str, ...] = ("JP",)
+    area: str | None = None
+    """Where the data may be of, as consent.areas.canonical makes it; None: anywhere."""
 
 
 def put_grant(connection: Session, principal: Principal, grant: UUID, terms: Terms) -> Written:
@@ -114,6 +118,8 @@ def put_grant(connection: Session, principal: Principal, grant: UUID, terms: Ter
         return Written(before["sigma"], now)
     if before is not None and window(before["valid_from"], before["valid_to"]) != body["valid"]:
         _check_alone(connection, before)
+    if terms.area is not None:
+        body["area"] = _kept(connection, subject, before, terms.area)
     with explained("grant"):
         return write(connection, "NARROW" if before else "GRANT", principal, body, subject=subject)
 
@@ -215,6 +221,17 @@ def _voiced(
     return max(lower, begin or lower), min(upper, end or upper)
 
 
+def _kept(connection: Session, subject: int, before: Row | None, area: str) -> str:
+    """The commitment to an area; CityError `conflict` for one beyond that of before."""
+    if before is not None and before["area"] is not None:
+        if before["area"] == area:
+            return str(before["area_id"])
+        areas.check_within(area, before["area"])
+        if before["areas"] >= areas.AREAS_MAX:
+            raise CityError("conflict", "area: it was narrowed too often: give a new grant")
+    return areas.keep(connection, subject, area)
+
+
 def _check_alone(connection: Session, grant: Row) -> None:
     """CityError `conflict` where the end of this grant would let another voice's hold alone."""
     if others := standing.others_about(connection, grant):
@@ -233,4 +250,5 @@ def _says(before: Row, body: dict[str, Any], terms: Terms) -> bool:
         and before["level"] == body["level"]
         and sorted(before["countries"]) == body["countries"]
         and before["notice"] == body["notice"]
+        and before["area"] == terms.area
     )

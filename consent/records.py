@@ -53,6 +53,7 @@ CONTEXT: Mapping[str, Any] = {
     "legal-jp": "https://w3id.org/dpv/legal/jp#",
     "dct": "http://purl.org/dc/terms/",
     "dcat": "http://www.w3.org/ns/dcat#",
+    "geo": "http://www.opengis.net/ont/geosparql#",
     "skos": "http://www.w3.org/2004/02/skos/core#",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
     "xsd": "http://www.w3.org/2001/XMLSchema#",
@@ -129,7 +130,7 @@ def record_of(
         "dpv:hasNotice": {
             "@type": "dpv:ConsentNotice", "dct:language": "ja", "chimata:sha256": last["notice"]
         },
-        "dpv:hasProcess": [_kept(_terms(last), last["profile"])],
+        "dpv:hasProcess": [_placed(_kept(_terms(last), last["profile"]), last["places"])],
         "dpv:hasConsentControl": {
             "@type": ["dpv:ManageConsent", "dpv:WithdrawConsent"],
             "dpv:isExercisedAt": f"/v1/consent/grants/{grant}",
@@ -197,7 +198,10 @@ def _signed_text(document: dict[str, Any]) -> str:
 
 
 def _terms(form: Row) -> dict[str, Any]:
-    """What a form of a grant says, and nothing that may change after it: its hash is kept."""
+    """What a form of a grant says, and nothing that may change after it: its hash is kept.
+
+    Areas are told by their commitments: where a fence is may tell more than what is shown in it.
+    """
     operation = Operation(form["operation"])
     special = CATEGORIES.is_special(form["category"])
     explicit = special or operation is Operation.RESHARE or form["countries"] != [HOME]
@@ -227,6 +231,7 @@ def _terms(form: Row) -> dict[str, Any]:
         ],
         "chimata:validity": _period(form["valid_from"], form["valid_to"]),
         "chimata:resolution": LEVELS[form["level"]].name,
+        **({"chimata:areas": form["areas"]} if form["areas"] else {}),
     }
 
 
@@ -242,6 +247,23 @@ def _kept(terms: dict[str, Any], profile: Row | None) -> dict[str, Any]:
         },
     }
     return {**terms, "dpv:hasStorageCondition": [*terms["dpv:hasStorageCondition"], kept]}
+
+
+def _placed(terms: dict[str, Any], places: Sequence[Row] | None) -> dict[str, Any]:
+    """The terms, with what the areas' commitments are to, for the person: all of them must hold.
+
+    A commitment is the SHA-256 of salt and GeoJSON, as bytes one after the other.
+    """
+    told = [
+        {
+            "@type": "dct:Location",
+            "chimata:commitment": place["id"],
+            "chimata:salt": place["salt"],
+            "geo:asGeoJSON": {"@value": place["said"], "@type": "geo:geoJSONLiteral"},
+        }
+        for place in places or ()
+    ]
+    return {**terms, "dct:spatial": told} if told else terms
 
 
 def _events(

@@ -5,6 +5,7 @@ other may be a condition. What is no permit is kept as it was sent, and has no e
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,13 +13,14 @@ from itertools import product
 from typing import Any
 from uuid import UUID, uuid5
 
-from consent import grants, kept
+from consent import areas, grants, kept
 from consent.grants import Terms
 from consent.levels import LEVELS, NUMBERS
 from consent.log import Session, Written, unchanged
 from consent.subject_keys import SubjectKeys
 from consent.vocabulary import CATEGORIES, PREFIXES, PURPOSES, Operation, Tree
 from core.clock import to_datetime
+from core.errors import CityError, brief
 from core.tokens import Principal
 from domains.health import fhir, times
 from domains.health.fhir import Issue, Resource, fault
@@ -26,7 +28,9 @@ from domains.health.observation import LOINC_SYSTEM, category_of_code
 
 GRANT, RECIPIENT, PERSON = "urn:chimata:grant", "urn:chimata:recipient", "urn:chimata:person"
 POLICY = "urn:chimata:policy:default-deny"
-RESOLUTION, COUNTRY, NOTICE = (f"urn:chimata:fhir:{n}" for n in ("resolution", "country", "notice"))
+RESOLUTION, COUNTRY, AREA, NOTICE = (
+    f"urn:chimata:fhir:{name}" for name in ("resolution", "country", "area", "notice")
+)
 SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
 ACTION = "http://terminology.hl7.org/CodeSystem/consentaction"
 REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
@@ -139,7 +143,7 @@ def _terms(resource: Resource, provision: Resource) -> Iterator[Terms]:
     event_to: datetime | None = valid_to
     if "dataPeriod" in provision:
         event_from, event_to = _window(provision["dataPeriod"], "Consent.provision.dataPeriod")
-    resolution, countries = _conditions(provision)
+    resolution, countries, area = _conditions(provision)
     notice = _notice(resource)
     several = (
         _recipients(provision), _purposes(provision), _categories(provision), _operations(provision)
@@ -153,7 +157,7 @@ def _terms(resource: Resource, provision: Resource) -> Iterator[Terms]:
     for recipient, purpose, category, operation in combined:
         yield Terms(
             recipient, purpose, category, Operation(operation), valid_to, notice,
-            valid_from, event_from, event_to, resolution, countries,
+            valid_from, event_from, event_to, resolution, countries, area,
         )  # fmt: skip
 
 
@@ -267,19 +271,30 @@ def _recipients(provision: Resource) -> set[str]:
     return found
 
 
-def _conditions(provision: Resource) -> tuple[str, tuple[str, ...]]:
-    """How exactly, and in which countries; an extension that we do not know is refused."""
-    resolution, countries = "exact", []
+def _conditions(provision: Resource) -> tuple[str, tuple[str, ...], str | None]:
+    """How exactly, in which countries, of where; an extension that we do not know is refused."""
+    resolution, countries, area = "exact", [], None
     for each in provision.get("modifierExtension", ()):
         code = each.get("valueCode", "")
         if each.get("url") == RESOLUTION and code in NUMBERS:
             resolution = code
         elif each.get("url") == COUNTRY and len(code) == 2 and code.isupper() and code.isascii():  # noqa: PLR2004
             countries.append(code)
+        elif each.get("url") == AREA and area is None:
+            area = _area(str(each.get("valueString", "")))
         else:
             text = "a modifierExtension that is not known"
             raise fault("extension", text, "Consent.provision.modifierExtension")
-    return resolution, tuple(sorted(set(countries))) or ("JP",)
+    return resolution, tuple(sorted(set(countries))) or ("JP",), area
+
+
+def _area(text: str) -> str:
+    """GeoJSON in a text, as a grant has it."""
+    try:
+        return areas.canonical(json.loads(text))
+    except (ValueError, RecursionError, CityError) as error:
+        where = "Consent.provision.modifierExtension"
+        raise fault("value", f"no area: {brief(error)}", where) from error
 
 
 def _notice(resource: Resource) -> str:
@@ -307,6 +322,8 @@ def resource_of(row: Mapping[str, Any], person: str) -> Resource:
             action = {"system": ACTION, "code": code}
     conditions = [{"url": RESOLUTION, "valueCode": LEVELS[row["level"]].name}]
     conditions += [{"url": COUNTRY, "valueCode": each} for each in sorted(row["countries"])]
+    if row["area"] is not None:
+        conditions.append({"url": AREA, "valueString": row["area"]})
     scope = {"system": SCOPE, "code": "patient-privacy"}
     return {
         "resourceType": "Consent",

@@ -31,6 +31,7 @@ from core.tokens import Role
 from tests.api.conftest import serving
 from tests.api.town import DAY, PATH, Town, iso
 from tests.consent.oracle import EVER, Ask, Grant, Objection, Oracle, Row
+from tests.consent.places import AREAS, PLACES, geojson
 
 PERSONS = ("ai", "ken", "mio")
 RECIPIENTS = ("clinic", "gym")
@@ -84,14 +85,16 @@ class Machine(RuleBasedStateMachine):
         self.bind("scale", {"ai", "mio"}, 0, 12)
         for thing, prop in (("band", "heart-rate"), ("band", "steps"), ("scale", "body-weight")):
             self.observe(thing, prop, seconds)
+        for minute in (0, 60):
+            self.travel("band", minute, ["ward"] * 8 + ["town", "abroad", "ward"], 4)
         for of in (None, "clinic"):
             self.file(of, True)
         self.guard("ai", "mio", False)
         purpose, category = PURPOSE_CODES[0], CATEGORY_CODES[0]
         return multiple(
             *(
-                self.grant(person, "clinic", purpose, category, (0, 9), "now", level, True)
-                for person, level in (("ai", 0), ("mio", 2), ("ken", 1))
+                self.grant(person, "clinic", purpose, category, (0, 9), "now", level, True, area)
+                for person, level, area in (("ai", 0, None), ("mio", 2, None), ("ken", 1, "town"))
             )
         )
 
@@ -221,6 +224,29 @@ class Machine(RuleBasedStateMachine):
         self.before.clear()  # there is more to see
 
     @rule(
+        thing=st.sampled_from(THINGS),
+        minute=st.integers(0, 200),
+        places=st.lists(st.sampled_from(list(PLACES)), min_size=1, max_size=12),
+        minutes=st.sampled_from([1, 3, 5, 6]),
+    )
+    def travel(self, thing: str, minute: int, places: list[str], minutes: int) -> None:
+        """Be seen at places, one after another."""
+        track = self.oracle.tracks.setdefault(thing, {})
+        for number, place in enumerate(places):
+            time = DAY + timedelta(minutes=minute + number * minutes)
+            if time not in track:
+                track[time] = PLACES[place]
+                self.town.see(thing + self.mark, time, PLACES[place])
+        self.before.clear()
+
+    @rule(thing=st.sampled_from(THINGS), place=st.sampled_from(list(PLACES)))
+    def stand(self, thing: str, place: str) -> None:
+        """Be somewhere: it counts for what does not move."""
+        self.oracle.places[thing] = PLACES[place]
+        self.town.stand(thing + self.mark, PLACES[place])
+        self.before.clear()
+
+    @rule(
         target=names,
         person=st.sampled_from(PERSONS),
         recipient=st.sampled_from(RECIPIENTS),
@@ -230,11 +256,12 @@ class Machine(RuleBasedStateMachine):
         valid=st.sampled_from(["now", "now", "now", "past", "future"]),
         level=st.integers(0, 3),
         abroad=st.booleans(),
+        area=st.sampled_from([None, None, *AREAS]),
         by=BY,
     )
     def grant(
         self, person: str, recipient: str, purpose: str, category: str, event: tuple[int, int],
-        valid: str, level: int, abroad: bool, by: str | None = None,
+        valid: str, level: int, abroad: bool, area: str | None, by: str | None = None,
     ) -> str:  # fmt: skip
         name = str(uuid4())
         now = datetime.now(UTC)
@@ -253,6 +280,7 @@ class Machine(RuleBasedStateMachine):
             level,
             countries,
             self.oracle.acts + 1,
+            areas=(AREAS[area],) if area else (),
         )
         granted.voice, may = self.acting(person, by)
         if granted.voice is not None and valid == "past":
@@ -277,17 +305,25 @@ class Machine(RuleBasedStateMachine):
             purpose=grant.purpose, category=grant.category, event_from=iso(grant.event[0]),
             event_to=iso(grant.event[1]), valid_from=iso(grant.valid[0]),
             valid_to=iso(grant.valid[1]), resolution=LEVELS[grant.level].name,
-            countries=list(grant.countries),
+            countries=list(grant.countries), area=geojson(grant.areas[-1]) if grant.areas else None,
         )  # fmt: skip
 
-    @rule(name=names, cut=st.integers(0, 3), level=st.integers(0, 3), by=BY)
-    def narrow(self, name: str, cut: int, level: int, by: str | None) -> None:
-        """Begin later, be coarser: less is taken, more is refused; the same again is no act."""
+    @rule(
+        name=names, cut=st.integers(0, 3), level=st.integers(0, 3), by=BY,
+        area=st.sampled_from(["same", "same", "none", *AREAS]),
+    )  # fmt: skip
+    def narrow(self, name: str, cut: int, level: int, area: str, by: str | None) -> None:
+        """Less time, space or detail is taken, more is refused; the same again is no act."""
         if name not in self.oracle.grants:
             return
         before = self.oracle.grants[name]
         begin = before.event[0] + timedelta(minutes=10 * cut)
-        after = self.oracle.narrowed(name, event=(begin, before.event[1]), level=level)
+        areas = before.areas
+        if area != "same":
+            said = (AREAS[area],) if area != "none" else ()
+            areas = areas if said == areas[-1:] else areas + said if said else ()
+        wider = before.areas and not (areas and before.areas[-1].covers(areas[-1]))
+        after = self.oracle.narrowed(name, event=(begin, before.event[1]), level=level, areas=areas)
         answer = self.put(name, after, by)
         if not self.acting(before.person, by)[1]:
             assert answer.status_code == 403
@@ -295,7 +331,7 @@ class Machine(RuleBasedStateMachine):
             assert answer.status_code == 409
         elif begin >= before.event[1] or self.oracle.countries[before.recipient] is None:
             assert answer.status_code == 422
-        elif level < before.level:
+        elif level < before.level or wider:
             assert answer.status_code == 409
         else:
             assert answer.status_code == 200, answer.text

@@ -17,5 +17,5 @@ def test_property_5_generated_pairs_of_worlds(database_url: str, tmp_path: Path)
 
         try_pairs(check, PAIRS)
     assert pairs.told["removed"] > PAIRS // 2, "there was nothing to be refused"
-    for channel in ("export", "stream", "rollups", "several pages"):
+    for channel in ("export", "stream", "rollups", "several pages", "fenced"):
         assert pairs.told[channel], f"nothing came by {channel}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ from domains.health.decode import entries_of
 from ingest import http
 from tests.api.conftest import served_with
 from tests.api.town import NOTICE, Town, iso
+from tests.consent.places import AREAS, PLACES, geojson
 
 BASE = "/v1/health/fhir"
 EXAMPLES = "fhir/hl7-r4-examples"
@@ -256,6 +257,27 @@ def test_property_3_a_span_is_permitted_whole_or_not_at_all(town: Town) -> None:
     assert search(town) == []
     town.grant("ai", event_from=midnight)
     assert [each["effectivePeriod"] for each in search(town)] == [{"start": "2026-01-05"}]
+
+
+def test_a_document_is_within_an_area_for_all_of_its_time(town: Town) -> None:
+    """Wherever its patient's record is, or was seen; and the Consent says so."""
+    bind(town, "hospital:Patient:ai", "ai")
+    post(town, heart_rate(effectiveDateTime="2026-01-02"))
+    name = str(uuid4())
+    assert town.grant("ai", name, area=geojson(AREAS["town"])).status_code == 200
+    assert search(town) == []
+    town.stand("hospital:Patient:ai", PLACES["town"])
+    assert len(search(town)) == 1
+    morning = datetime(2026, 1, 1, 15, tzinfo=UTC)
+    for minute in range(0, 1440, 5):
+        town.see("hospital:Patient:ai", morning + minute * timedelta(minutes=1), PLACES["town"])
+    assert len(search(town)) == 1
+    town.see("hospital:Patient:ai", morning + 700.5 * timedelta(minutes=1), PLACES["abroad"])
+    assert search(town) == [], "for half a minute it was not"
+    answer = town.send("GET", "/v1/health/fhir/Consent", Role.CITIZEN, "ai")
+    told = next(e["resource"] for e in answer.json()["entry"] if e["resource"]["id"] == name)
+    conditions = {each["url"]: each for each in told["provision"]["modifierExtension"]}
+    assert json.loads(conditions["urn:chimata:fhir:area"]["valueString"])["type"] == "Polygon"
 
 
 def test_two_of_one_day_are_two(town: Town) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import psycopg
+from shapely.geometry import Point
 
 from core.live import announce
 from core.storage.pool import is_native
@@ -199,6 +200,19 @@ class Town:
         into = f"INSERT INTO personal.{table} ({', '.join(names)}) VALUES"
         values = ", ".join(["%s"] * len(names))
         self.connection.execute(f"{into} ({values})".encode(), (time, *result, append, made, 0))
+
+    def see(self, thing: str, time: datetime, place: Point) -> None:
+        """A Thing's own position."""
+        self.insert(
+            (thing, "position"), "position", "observation_position", time, place.x, place.y, None,
+            None,
+        )  # fmt: skip
+
+    def stand(self, thing: str, place: Point | None) -> None:
+        """Where a Thing is that does not move."""
+        at = (None, None) if place is None else (place.x, place.y)
+        update = "UPDATE thing SET longitude = %s, latitude = %s WHERE key = %s"
+        self.connection.execute(update, (*at, thing))
 
     def number(self, person: str) -> int:
         """Whom the platform knows a person as."""

@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from math import floor as whole_below
 from math import inf
+
+from shapely.geometry import Point, box
+from shapely.geometry.base import BaseGeometry
 
 from consent.levels import LEVELS
 from consent.vocabulary import CATEGORIES, PURPOSES
@@ -11,8 +15,8 @@ from consent.vocabulary import CATEGORIES, PURPOSES
 JAPAN = timedelta(hours=9)
 EVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Window = tuple[datetime, datetime]
-NEVER = len(LEVELS)
-"""A level at which nothing is shown."""
+STAY = timedelta(minutes=5)
+"""So long a Thing is where it was seen, unless it is seen elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,14 @@ class Grant:
     voice: str | None = None
     """Whose word it is: the person's own, or a guardian's."""
     live: bool = True
+    areas: tuple[BaseGeometry, ...] = ()
+    """All of them must hold."""
+
+    def is_within(self, place: Point | None, level: int) -> bool:
+        """Whether a place, and at a level the whole cell around it, is within."""
+        if self.areas and place is None:
+            return False
+        return all(area.covers(cell(place, level)) for area in self.areas if place)
 
 
 @dataclass
@@ -79,6 +91,10 @@ class Oracle:
     files: dict[tuple[str, str | None], tuple[int, bool]] = field(default_factory=dict)
     """On a country, or a recipient there: the act that wrote it, whether its last check passed."""
     bindings: list[tuple[str, frozenset[str], Window]] = field(default_factory=list)
+    tracks: dict[str, dict[datetime, Point]] = field(default_factory=dict)
+    """Where Things that move were seen, and when."""
+    places: dict[str, Point] = field(default_factory=dict)
+    """Where the others are."""
     rows: list[Row] = field(default_factory=list)
     categories: dict[str, str] = field(default_factory=dict)
     """Of each observed property."""
@@ -87,8 +103,10 @@ class Oracle:
         """What a grant would be."""
         return replace(self.grants[name], **changes)  # type: ignore[arg-type]
 
-    def level(self, person: str, row_time: datetime, ask: "Ask", prop: str) -> int | None:
-        """The strictest of those who speak for a person, of each the least strict grant."""
+    def may(
+        self, person: str, thing: str, prop: str, time: datetime, ask: "Ask", level: int
+    ) -> bool:
+        """Whether all who speak for a person permit a moment at a level or a more exact one."""
         spoken = [
             grant
             for grant in self.grants.values()
@@ -101,21 +119,23 @@ class Oracle:
             and self.is_told(grant)
             and not any(objection.shuts(grant, ask) for objection in self.objections)
         ]
-        levels = [
-            min(
-                (
-                    grant.level
-                    for grant in spoken
-                    if grant.voice == voice
-                    and grant.event[0] <= row_time < grant.event[1]
-                    and self.countries.get(ask.recipient) in grant.countries
-                ),
-                default=NEVER,
-            )
-            for voice in {grant.voice for grant in spoken}
-        ]
-        strictest = max(levels, default=NEVER)
-        return strictest if strictest < NEVER else None
+        permitting = {
+            grant.voice
+            for grant in spoken
+            if grant.level <= level
+            and grant.event[0] <= time < grant.event[1]
+            and self.countries.get(ask.recipient) in grant.countries
+            and grant.is_within(self.place(thing, time), level)
+        }
+        return bool(spoken) and permitting == {grant.voice for grant in spoken}
+
+    def place(self, thing: str, time: datetime) -> Point | None:
+        """Where a Thing is, as far as is known."""
+        track = self.tracks.get(thing)
+        if track is None:
+            return self.places.get(thing)
+        seen = max((each for each in track if each <= time), default=None)
+        return track[seen] if seen is not None and time < seen + STAY else None
 
     def is_told(self, grant: Grant) -> bool:
         """Whether the recipient may have it where it is, as far as files on that place go."""
@@ -155,15 +175,13 @@ class Oracle:
         ]
 
     def moment(
-        self, thing: str, prop: str, time: datetime, ask: "Ask"
-    ) -> tuple[int, Window] | None:
-        """The strictest level of all persons in a moment, and for which window they are bound."""
+        self, thing: str, prop: str, time: datetime, ask: "Ask", level: int
+    ) -> Window | None:
+        """For which window the persons are bound who all permit a moment at a level."""
         for bound, persons, window in self.bindings:
             if bound == thing and window[0] <= time < window[1]:
-                levels = [self.level(person, time, ask, prop) for person in persons]
-                if any(level is None for level in levels):
-                    return None
-                return max(level for level in levels if level is not None), window
+                may = all(self.may(each, thing, prop, time, ask, level) for each in persons)
+                return window if may else None
         return None
 
     def answer(self, ask: "Ask") -> list[tuple[tuple[str, str], int, datetime, float]]:
@@ -185,27 +203,26 @@ class Oracle:
         thing, prop = row.stream
         seconds = LEVELS[level].seconds
         if seconds == 0:
-            found = self.moment(thing, prop, row.time, ask)
-            return found is not None and found[0] == 0
+            return self.moment(thing, prop, row.time, ask, 0) is not None
         begin = floor(row.time, seconds)
         end = begin + timedelta(seconds=seconds)
         last = max(r.time for r in self.rows if r.stream == row.stream and begin <= r.time < end)
         if end > ask.now or row.time != last or not self.whole(thing, prop, begin, end, level, ask):
             return False
-        return not self.whole(thing, prop, begin, end, level - 1, ask)
+        return not any(self.whole(thing, prop, begin, end, finer, ask) for finer in range(level))
 
     def whole(
         self, thing: str, prop: str, begin: datetime, end: datetime, level: int, ask: "Ask"
     ) -> bool:
         """Whether every moment of a step is permitted at this level or a more exact one."""
-        edges = {begin, *self.edges(begin, end)}
-        found = [self.moment(thing, prop, edge, ask) for edge in edges]
-        windows = {each[1] for each in found if each is not None}
-        return len(windows) == 1 and all(f is not None and f[0] <= level for f in found)
+        edges = {begin, *self.edges(thing, begin, end)}
+        found = {self.moment(thing, prop, edge, ask, level) for edge in edges}
+        return len(found) == 1 and None not in found
 
-    def edges(self, begin: datetime, end: datetime) -> Iterable[datetime]:
+    def edges(self, thing: str, begin: datetime, end: datetime) -> Iterable[datetime]:
         """Where something may change inside a step."""
         windows = [g.event for g in self.grants.values()] + [w for _, _, w in self.bindings]
+        windows += [(time, time + STAY) for time in self.tracks.get(thing, ())]
         return (edge for window in windows for edge in window if begin <= edge < end)
 
 
@@ -218,6 +235,15 @@ class Ask:
     category: str
     window: Window
     now: datetime
+
+
+def cell(place: Point, level: int) -> BaseGeometry:
+    """What is known of a place at a level: itself, or its cell of the grid."""
+    if level == 0:
+        return place
+    width, height = LEVELS[level].longitude_degrees, LEVELS[level].latitude_degrees
+    column, line = whole_below(place.x / width), whole_below(place.y / height)
+    return box(column * width, line * height, (column + 1) * width, (line + 1) * height)
 
 
 def floor(moment: datetime, seconds: int) -> datetime:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import domains
+from consent import areas
 from consent.grants import Terms
 from consent.levels import LEVELS, NUMBERS
 from consent.vocabulary import CATEGORIES, PURPOSES, Operation
@@ -20,6 +21,7 @@ from domains.health.decode import decode
 from domains.health.fhir import FhirError
 from domains.health.observation import category_of
 from ingest.check import check
+from tests.consent.places import AREAS, geojson
 
 NOW = 1_767_225_600_000_000
 CONTEXT = Context("gw", NOW)
@@ -217,12 +219,13 @@ RECIPIENT = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
     level=st.sampled_from(sorted(NUMBERS.values())),
     countries=st.sets(st.sampled_from(["JP", "FR", "US"]), min_size=1),
     notice=st.binary(min_size=32, max_size=32),
+    area=st.sampled_from([None, *(areas.canonical(geojson(each)) for each in AREAS.values())]),
 )
 @settings(deadline=None)
 def test_a_grant_comes_back_from_its_consent(
     grant: UUID, recipient: str, purpose: str, category: str, operation: Operation,
     event: tuple[datetime, datetime], is_open: bool, valid: tuple[datetime, datetime], level: int,
-    countries: set[str], notice: bytes,
+    countries: set[str], notice: bytes, area: str | None,
 ) -> None:  # fmt: skip
     """Word by word, through JSON and the models; ended, it ends the same grant."""
     row = {
@@ -230,13 +233,14 @@ def test_a_grant_comes_back_from_its_consent(
         "operation": operation.value, "event_from": event[0],
         "event_to": None if is_open else event[1], "valid_from": valid[0], "valid_to": valid[1],
         "level": level, "countries": sorted(countries), "notice": notice.hex(), "ended": None,
+        "area": area,
     }  # fmt: skip
     resource = fhir.read(fhir.write(consents.resource_of(row, "ai")))
     fhir.check(resource)
     meant = consents.meaning_of(resource, "ai")
     assert meant.grants == ((grant, Terms(
         recipient, purpose, category, operation, valid[1], notice.hex(), valid[0], event[0],
-        None if is_open else event[1], LEVELS[level].name, tuple(sorted(countries)),
+        None if is_open else event[1], LEVELS[level].name, tuple(sorted(countries)), area,
     )),)  # fmt: skip
     assert meant.ends == (valid[1] <= datetime.now(UTC) + timedelta(seconds=1))
     assert consents.meaning_of({**resource, "status": "entered-in-error"}, "ai").ends
@@ -270,7 +274,7 @@ def test_no_permit_is_wider_than_what_was_understood(path: tuple[str, ...], valu
         "event_from": datetime(2026, 1, 1, tzinfo=UTC), "event_to": None,
         "valid_from": datetime(2026, 1, 1, tzinfo=UTC),
         "valid_to": datetime(2100, 1, 1, tzinfo=UTC), "level": 0, "countries": ["JP"],
-        "notice": "00" * 32, "ended": None,
+        "notice": "00" * 32, "ended": None, "area": None,
     }  # fmt: skip
     resource = consents.resource_of(row, "ai")
     assert consents.meaning_of(resource, "ai").grants
