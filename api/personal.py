@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -53,13 +55,13 @@ class Asked:
     text: str
     """What cursors are sealed with: they go on with the same question alone."""
 
-    def row(self, row: Row) -> Row:
-        """A row under the recipient's own names, in no order of the persons' own."""
-        return {
-            **row,
-            "persons": sorted(map(self.mask.person, row["persons"])),
-            "thing": self.mask.thing(row["thing"]),
-        }
+    def named(self, rows: list[Row]) -> list[Row]:
+        """A chunk's rows, put under the recipient's own names, in no order of the persons' own."""
+        for (persons, thing), alike in groupby(rows, itemgetter("persons", "thing")):
+            whose, what = sorted(map(self.mask.person, persons)), self.mask.thing(thing)
+            for row in alike:  # in place: to copy each took a third as long as to read it
+                row["persons"], row["thing"] = whose, what
+        return rows
 
 
 def asked(
@@ -148,7 +150,7 @@ def handed_over(
         return door.encode(
             {
                 "disclosure": str(chunk.decision),
-                name: [page.row(row) for row in chunk.rows],
+                name: page.named(chunk.rows),
                 "next": next_path(request, cursor),
             }
         )

@@ -222,7 +222,7 @@ def export_personal(
 
 async def _exported(hub: Hub, asked: Asked, writer: Writer) -> AsyncGenerator[Part, None]:
     def prepare(chunk: Chunk) -> Any:
-        return writer.prepared([asked.row(row) for row in chunk.rows])
+        return writer.prepared(asked.named(chunk.rows))
 
     clock = asyncio.get_running_loop().time
     ends_at = clock() + EXPORT_SECONDS_MAX

@@ -134,7 +134,7 @@ async def _between(asked: Asked, since: Position, until: Position) -> AsyncGener
     def event(chunk: Chunk) -> bytes:
         if not chunk.rows:
             return b""
-        rows = [asked.row(row) for row in chunk.rows]
+        rows = asked.named(chunk.rows)
         data = door.encode({"disclosure": str(chunk.decision), "observations": rows})
         head = b"" if chunk.more else f"id: {_sealed(asked, until)}\n".encode()
         return head + b"event: observations\ndata: " + data + b"\n\n"

@@ -163,11 +163,13 @@ INSERT INTO audit.to_tell (override, subject)
 SELECT %(override)s, unnest(%(subjects)s::integer[]) ON CONFLICT DO NOTHING
 """
 
-# Who has not granted anything to a recipient is no party of its questions.
+# Who has not granted anything to a recipient is no party of its questions. Where to begin is said
+# twice, for a plan that merges would read the members of all who come before.
 SELECT_PARTIES = """
 SELECT p.id FROM consent.party p WHERE p.id >= %(party)s AND EXISTS (
   SELECT FROM consent.party_member m JOIN consent.granted g ON g.subject = m.subject
-  WHERE m.party = p.id AND g.recipient = %(recipient)s AND g.ended IS NULL)
+  WHERE m.party = p.id AND m.party >= %(party)s
+    AND g.recipient = %(recipient)s AND g.ended IS NULL)
 ORDER BY p.id LIMIT %(parties_max)s
 """
 SELECT_PARTIES_OF_PERSON = """
