@@ -42,6 +42,8 @@ FILLED = {
     "{claim}": "00000000-0000-4000-8000-000000000003",
     "{erasure}": "00000000-0000-4000-8000-000000000002",
     "{override}": "00000000-0000-4000-8000-000000000001",
+    "{stop}": MARK,
+    "{route}": MARK,
 }
 ASKED = {
     "purpose": "dpv:ServiceManagement",
@@ -50,6 +52,7 @@ ASKED = {
     "step": "hour",
     "from": "2026-01-01T00:00:00Z",
     "to": "2026-01-02T00:00:00Z",
+    "at": "9.87,8.76",
 }
 """What is asked where a route cannot be asked without."""
 SSE = "text/event-stream"

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import jpholiday
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,11 @@ class Days:
     first: date
     in_force: NDArray[np.bool_]
     """A row a version, a column a day."""
+
+    def on(self, version: int, day: date) -> bool:
+        """Whether a version, by its index, is in force on a day."""
+        column = (day - self.first).days
+        return 0 <= column < self.in_force.shape[1] and bool(self.in_force[version, column])
 
 
 @lru_cache(maxsize=1024)
@@ -48,6 +54,15 @@ def day_start(timezone: str, day: date) -> int:
 def day_of(timezone: str, at: datetime) -> date:
     """The calendar day of a moment."""
     return at.astimezone(zone(timezone)).date()
+
+
+JAPAN = "Asia/Tokyo"
+
+
+@lru_cache(maxsize=4096)
+def holiday(timezone: str, day: date) -> str | None:
+    """The name of a Japanese holiday (国民の祝日に関する法律), for feeds of Japan."""
+    return jpholiday.is_holiday_name(day) if timezone == JAPAN else None
 
 
 def in_force(

@@ -1,15 +1,20 @@
 """A Timetable from the database: every version that the caller may read, kept until they change."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from consent.columns import Column
 from consent.gate import PermittedConnection
 from domains.mobility.network.assemble import assemble
-from domains.mobility.network.calendar import Days, in_force
+from domains.mobility.network.calendar import Days, day_of, in_force
+from domains.mobility.network.departures import Index, index_of
+from domains.mobility.network.names import Names, Search, names_of
 from domains.mobility.network.timetable import Timetable, Version
 
 Built = TypeVar("Built")
@@ -127,6 +132,21 @@ FROM mobility.fare_rule
 WHERE version IN (SELECT v.id FROM mobility.feed_version v JOIN mobility.feed f ON f.id = v.feed
                   WHERE f.data_class = ANY(%(classes)s) AND v.id = ANY(%(versions)s))
 """
+SELECT_TRANSLATIONS = """
+SELECT array_agg(version) AS version, array_agg(table_name) AS "table",
+  array_agg(field_name) AS field, array_agg(language) AS language,
+  array_agg(translation) AS translation, array_agg(coalesce(record_id, '')) AS record,
+  array_agg(coalesce(record_sub_id, '')) AS sub, array_agg(coalesce(field_value, '')) AS value
+FROM mobility.translation
+WHERE version IN (SELECT v.id FROM mobility.feed_version v JOIN mobility.feed f ON f.id = v.feed
+                  WHERE f.data_class = ANY(%(classes)s) AND v.id = ANY(%(versions)s))
+"""
+SELECT_SHAPE = """
+SELECT s.longitudes, s.latitudes
+FROM mobility.shape s JOIN mobility.feed_version v ON v.id = s.version
+JOIN mobility.feed f ON f.id = v.feed
+WHERE f.data_class = ANY(%(classes)s) AND s.version = %(version)s AND s.number = %(number)s
+"""
 QUERIES = {
     "stops": SELECT_STOPS,
     "routes": SELECT_ROUTES,
@@ -143,12 +163,52 @@ QUERIES = {
 """What `assemble` is given, by name."""
 
 
-def timetable(connection: PermittedConnection) -> Timetable:
-    """The feeds that the caller may read, as arrays; built again only when a version came or went.
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A Timetable with what is looked up in it; made together, of the same versions."""
+
+    timetable: Timetable
+    index: Index
+    names: Names
+    search: Search
+    days: Days
+
+    def shown(self, at: datetime) -> NDArray[np.bool_]:
+        """Of each version whether its stops and routes are those of now.
+
+        Those of a feed's version in force, else those of its newest.
+        """
+        versions = self.timetable.versions
+        newest = {version.feed: number for number, version in enumerate(versions)}
+        for number, version in enumerate(versions):
+            if self.days.on(number, day_of(version.timezone, at)):
+                newest[version.feed] = number
+        shown = np.zeros(len(versions), np.bool_)
+        shown[list(newest.values())] = True
+        return shown
+
+
+def network(connection: PermittedConnection) -> Network:
+    """The feeds that the caller may read; built again only when a version came or went.
 
     On each service day the version of a feed runs that was imported last among those valid then.
     """
-    return kept(connection, "timetable", _build)
+    return kept(connection, "network", _build)
+
+
+def timetable(connection: PermittedConnection) -> Timetable:
+    """The same as arrays alone."""
+    return network(connection).timetable
+
+
+def shape(
+    connection: PermittedConnection, version: Version, number: int
+) -> list[tuple[float, float]] | None:
+    """A shape as longitudes and latitudes; None where there is none."""
+    found = connection.fetch(SELECT_SHAPE, {"version": version.id, "number": number})
+    if not found:
+        return None
+    return list(zip(found[0]["longitudes"], found[0]["latitudes"], strict=True))
 
 
 def kept(
@@ -197,10 +257,20 @@ class _Place:
     held: _Held | None = None
 
 
-def _build(connection: PermittedConnection, versions: tuple[Version, ...], days: Days) -> Timetable:
+def _build(connection: PermittedConnection, versions: tuple[Version, ...], days: Days) -> Network:
     scope = {"versions": [version.id for version in versions]}
-    return assemble(
-        versions,
-        days,
-        {name: connection.fetch_columns(query, scope) for name, query in QUERIES.items()},
-    )
+    files = {name: connection.fetch_columns(query, scope) for name, query in QUERIES.items()}
+    translations = connection.fetch_columns(SELECT_TRANSLATIONS, scope)
+    timetable = assemble(versions, days, files)
+    names = names_of(versions, _translated(versions, translations))
+    return Network(timetable, index_of(timetable), names, Search(timetable, names), days)
+
+
+def _translated(versions: tuple[Version, ...], columns: Columns) -> Iterator[tuple[Any, ...]]:
+    places = {version.id: place for place, version in enumerate(versions)}
+    texts = [
+        columns[name].tolist()
+        for name in ("table", "field", "language", "translation", "record", "sub", "value")
+    ]
+    for version, *row in zip(columns["version"].tolist(), *texts, strict=True):
+        yield (places[version], *(text.decode() for text in row))
