@@ -308,6 +308,27 @@ def test_no_record_means_no_rows(granted: Town) -> None:
     assert "observations" not in answer.text
 
 
+def test_a_record_that_is_not_committed_means_no_rows(granted: Town) -> None:
+    """The rows are made while the server commits; they leave once it has, or not at all."""
+    granted.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the disc is full' USING ERRCODE = 'disk_full'; END $$"
+    )
+    granted.connection.execute(
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON audit.provision "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    count = "SELECT count(*) FROM audit.decision"
+    before = granted.connection.execute(count).fetchone()
+    path = f"{PATH}?purpose=dpv:ServiceManagement&category=pd:MedicalHealth"
+    answer = granted.send("GET", path, Role.RECIPIENT, "clinic")
+    assert answer.status_code == 503
+    assert "observations" not in answer.text
+    assert granted.connection.execute(count).fetchone() == before
+    granted.connection.execute("DROP FUNCTION refuse CASCADE")
+    assert len(granted.ask("clinic")) == 6, "the session goes on"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -413,6 +434,23 @@ def test_one_person_alone_is_read_by_the_name_that_the_recipient_knows(granted: 
         answer = granted.send("GET", path + name, Role.RECIPIENT, who)
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["name"] == "person"
+
+
+def test_the_whole_steps_of_times_are_all_of_them_where_there_are_no_steps(town: Town) -> None:
+    times = (
+        "{(,2026-01-01 00:00:30+00),[2026-01-02 00:00:30+00,2026-01-02 00:02:10+00),[2027-01-01,)}"
+    )
+    for step, wanted in (
+        ("0", times),
+        ("1 minute", "{(,2026-01-01 00:00:00+00),[2026-01-02 00:01:00+00,2026-01-02 00:02:00+00),"
+                     "[2027-01-01,)}"),
+        ("1 hour", "{(,2026-01-01 00:00:00+00),[2027-01-01,)}"),
+    ):  # fmt: skip
+        found = town.connection.execute(
+            "SELECT consent.inward(%s, %s) = %s::tstzmultirange, consent.inward(NULL, %s) = '{}'",
+            (times, step, wanted, step),
+        ).fetchone()
+        assert found == (True, True), step
 
 
 def test_pages_go_on_over_any_number_of_parties(town: Town, monkeypatch: Any) -> None:
