@@ -16,7 +16,7 @@ from benchmarks.result import Result
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 BEGIN, END = "<!-- recorded -->", "<!-- /recorded -->"
-SUPPORT = frozenset({"intersections", "mqtt_load", "result", "senders", "stack"})
+SUPPORT = frozenset({"city_feed", "intersections", "mqtt_load", "result", "senders", "stack"})
 
 console = Console()
 

@@ -1,14 +1,15 @@
 """What is doubtful about a feed that can be stored: told to its operator, never refused."""
 
 from collections.abc import Collection, Sequence
-from datetime import date
+from datetime import date, timedelta
 
+import jpholiday
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from domains.mobility.gtfs.convert import Feed
-from domains.mobility.gtfs.days import Running
+from domains.mobility.gtfs.days import Calendar, Running
 from domains.mobility.gtfs.problems import EXAMPLES_MAX, Report
 from domains.mobility.gtfs.rows import Mask, Part
 from domains.mobility.gtfs.table import as_numpy
@@ -28,21 +29,24 @@ SPEED_OTHERS_KM_H = 200
 EXTENDED = {1: 2, 2: 3, 4: 1, 5: 1, 6: 1, 7: 3, 8: 11, 9: 0, 10: 4, 12: 4, 13: 6, 14: 7}
 """Hundreds of an extended route type -> its plain type."""
 MINUTE = 60
+JAPAN = "Asia/Tokyo"
+WEEKEND = 0b1100000
+HOLIDAYS_WITHIN = timedelta(days=3 * 366)
 
 
 def check(
     feed: Feed,
     files: Collection[str],
-    running: Sequence[Running],
-    valid: tuple[date | None, date | None],
+    calendar: Calendar,
     today: date,
     report: Report,
 ) -> None:
-    """Add to the report what no single row shows; `today` in the feed's own zone."""
+    """Add to the report what no single row shows."""
     _files(files, report)
-    _calendar(feed, running, valid, today, report)
+    _calendar(feed, calendar, today, report)
+    _holidays(feed, calendar, report)
     _stops(feed, report)
-    _trips(feed, running, report)
+    _trips(feed, calendar.running, report)
     _times(feed, report)
     _names(feed, report)
     _zones(feed, report)
@@ -58,14 +62,8 @@ def _files(files: Collection[str], report: Report) -> None:
         report.add("missing_feed_info", "feed_info.txt")
 
 
-def _calendar(
-    feed: Feed,
-    running: Sequence[Running],
-    valid: tuple[date | None, date | None],
-    today: date,
-    report: Report,
-) -> None:
-    start, end = valid
+def _calendar(feed: Feed, calendar: Calendar, today: date, report: Report) -> None:
+    start, end = calendar.valid_from, calendar.valid_to
     if start is None or end is None:
         report.add("calendar_empty", "calendar.txt")
     elif end < today:
@@ -76,6 +74,20 @@ def _calendar(
     backwards = pc.less(service.columns["end_date"], service.columns["start_date"])
     _tell(report, "calendar_backwards", service, as_numpy(pc.fill_null(backwards, False)),
           "end_date", "service_id")  # fmt: skip
+
+
+def _holidays(feed: Feed, calendar: Calendar, report: Report) -> None:
+    """Services of Monday to Friday that run on a holiday too: often an exception was forgotten."""
+    start, end = calendar.valid_from, calendar.valid_to
+    if feed.timezone != JAPAN or start is None or end is None:
+        return
+    holidays = [day for day, _ in jpholiday.between(start, min(end, start + HOLIDAYS_WITHIN))]
+    forgotten = np.zeros(len(calendar.services), np.bool_)
+    for number, service in enumerate(calendar.services):
+        if service.weekdays and not service.weekdays & WEEKEND:
+            forgotten[number] = any(map(service.runs, holidays))
+    service_part = feed.parts["service"]
+    _tell(report, "holiday_service", service_part, forgotten, None, "service_id")
 
 
 def _tell(report: Report, code: str, part: Part, mask: Mask, name: str | None, shown: str) -> None:

@@ -81,10 +81,27 @@ def services(service: Part, exceptions: Part) -> list[Service]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """All services of a feed, when each runs, and the days that the feed is for."""
+
+    services: list[Service]
+    running: list[Running]
+    valid_from: date | None
+    valid_to: date | None
+
+
+def calendar(service: Part, exceptions: Part, start: date | None, end: date | None) -> Calendar:
+    """The calendar of mobility.service and service_date; start and end as feed_info says."""
+    found = services(service, exceptions)
+    running = [each.running() for each in found]
+    return Calendar(found, running, *validity(running, start, end))
+
+
 def validity(
     running: list[Running], start: date | None, end: date | None
 ) -> tuple[date | None, date | None]:
-    """First and last day that the feed is for: what runs, within what feed_info says."""
+    """First and last day: what runs, within what feed_info says."""
     firsts = [each.first for each in running if each.first is not None]
     lasts = [each.last for each in running if each.last is not None]
     if not firsts or not lasts:

@@ -93,15 +93,15 @@ def import_feed(
         _declare(session, declared, declared.feed)
         return known
     feed = convert(source, report, step)
-    running = [
-        each.running() for each in days.services(feed.parts["service"], feed.parts["service_date"])
-    ]
-    valid = days.validity(running, feed.info.get("start"), feed.info.get("end"))
-    checks.check(feed, source.files.keys(), running, valid, today, report)
+    parts, info = feed.parts, feed.info
+    calendar = days.calendar(
+        parts["service"], parts["service_date"], info.get("start"), info.get("end")
+    )
+    checks.check(feed, source.files.keys(), calendar, today, report)
     _declare(session, declared, _title(feed) or declared.feed)
     values = {
-        "feed": declared.feed, "sha256": source.sha256, "valid_from": valid[0],
-        "valid_to": valid[1], "name": feed.info.get("name"), "timezone": feed.timezone,
+        "feed": declared.feed, "sha256": source.sha256, "valid_from": calendar.valid_from,
+        "valid_to": calendar.valid_to, "name": info.get("name"), "timezone": feed.timezone,
         "language": feed.language, "counts": Jsonb(counts_of(feed)),
         "refused": Jsonb(dict(report.refused)), "quality": Jsonb(report.quality(feed.found)),
     }  # fmt: skip
