@@ -1,0 +1,232 @@
+"""The service days that a search needs, and what real time changes in each of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache, cached_property
+from threading import Lock
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from domains.mobility.network import patterns
+from domains.mobility.network.patterns import Bool, Calls, Int64, Run, Table
+from domains.mobility.network.timetable import NONE, UNTIMED, Timetable
+from domains.mobility.realtime.overlay import Closure, Overlay, TripState
+
+DAY_SECONDS = 86400
+TABLES_MAX = 8
+"""Days kept laid out, those that run the same trips counted once; the oldest leaves first."""
+OVERLAYS_MAX = 8
+"""Days of the newest overlay kept laid out."""
+
+
+@cache
+def service_begin(timezone: str, day: date) -> int:
+    """Noon less 12 h of that day there, in epoch seconds (GTFS, "Time")."""
+    noon = datetime.combine(day, time(12), ZoneInfo(timezone))
+    return int(noon.timestamp()) - DAY_SECONDS // 2
+
+
+def base_of(day: date) -> int:
+    """What the times of a day's Table count from, early enough for every timezone and delay."""
+    return int(datetime.combine(day, time(0), UTC).timestamp()) - DAY_SECONDS
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Trips of one service day; `gone` says which slots of the table do not run as it says."""
+
+    day: date
+    base: int
+    table: Table
+    gone: Bool | None
+
+    @cached_property
+    def first(self) -> int:
+        """The earliest departure, in epoch seconds."""
+        return self.base + self.table.first
+
+    @cached_property
+    def last(self) -> int:
+        """The latest arrival, in epoch seconds."""
+        return self.base + self.table.last
+
+
+class Days:
+    """What is laid out once for a Timetable; safe to share between threads."""
+
+    def __init__(self, timetable: Timetable) -> None:
+        self.timetable = timetable
+        self.calls: Calls = patterns.calls_of(timetable)
+        self._tables: dict[tuple[bytes, bytes], Table] = {}
+        self._changed: dict[date, tuple[Overlay, tuple[Sheet, ...]]] = {}
+        self._late: tuple[Overlay, int] | None = None
+        self._lock = Lock()
+
+    def sheets(self, begin: int, end: int, overlay: Overlay) -> list[Sheet]:
+        """The service days with a trip that leaves before `end` and ends after `begin`."""
+        zones = {version.timezone for version in self.timetable.versions}
+        found: list[Sheet] = []
+        longest = max(self.calls.seconds_max, self._latest(overlay))
+        first = datetime.fromtimestamp(begin - longest, UTC).date() - timedelta(days=1)
+        last = datetime.fromtimestamp(end, UTC).date() + timedelta(days=1)
+        for number in range((last - first).days + 1):
+            day = first + timedelta(days=number)
+            begins = [service_begin(zone, day) for zone in zones]
+            if begins and max(begins) + longest >= begin and min(begins) - DAY_SECONDS < end:
+                found += self.sheets_of(day, overlay)
+        return [each for each in found if each.first < end and each.last >= begin]
+
+    def _latest(self, overlay: Overlay) -> int:
+        """The latest time of a service day that an overlay predicts."""
+        kept = self._late
+        if kept is None or kept[0] is not overlay:
+            predicted = (int(each.departure.max(initial=0)) for each in overlay.trips.values())
+            kept = self._late = (overlay, min(max(predicted, default=0), patterns.SECONDS_MAX))
+        return kept[1]
+
+    def sheets_of(self, day: date, overlay: Overlay) -> tuple[Sheet, ...]:
+        """One service day: as planned, and what real time makes of some of its trips."""
+        with self._lock:
+            kept = self._changed.get(day)
+            if kept is not None and kept[0] is overlay:
+                return kept[1]
+            made = self._make(day, overlay)
+            self._changed.pop(day, None)
+            self._changed[day] = (overlay, made)
+            while len(self._changed) > OVERLAYS_MAX:
+                del self._changed[next(iter(self._changed))]
+            return made
+
+    def _make(self, day: date, overlay: Overlay) -> tuple[Sheet, ...]:
+        runs = self.timetable.services.on(day)[self.timetable.trips.service]
+        runs &= self.calls.group >= 0
+        shift = self._shift(day)
+        table = self._table(runs, shift)
+        changed = Changes(self, day, table, shift, overlay).runs()
+        if not changed:
+            return (Sheet(day, base_of(day), table, None),)
+        out = np.zeros(len(runs), np.bool_)
+        out[list(changed)] = True
+        gone = out[table.trips]
+        running = [run for run in changed.values() if run is not None and runs[run.trip]]
+        own = [int(shift[self.timetable.trips.version[run.trip]]) for run in running]
+        other = patterns.table_of_runs(running, own)
+        base = base_of(day)
+        return Sheet(day, base, table, gone), Sheet(day, base, other, None)
+
+    def _shift(self, day: date) -> Int64:
+        zones = [version.timezone for version in self.timetable.versions]
+        return np.array([service_begin(zone, day) - base_of(day) for zone in zones], np.int64)
+
+    def _table(self, runs: Bool, shift: Int64) -> Table:
+        """The day's trips as planned; days that run the same ones share what is laid out."""
+        key = (np.packbits(runs).tobytes(), shift.tobytes())
+        table = self._tables.pop(key, None)
+        if table is None:
+            trips = np.flatnonzero(runs).astype(np.int64)
+            table = patterns.table_of_day(self.timetable, self.calls, trips, shift)
+        self._tables[key] = table
+        while len(self._tables) > TABLES_MAX:
+            del self._tables[next(iter(self._tables))]
+        return table
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an overlay makes of the trips of one service day."""
+
+    days: Days
+    day: date
+    table: Table
+    shift: Int64
+    overlay: Overlay
+
+    def runs(self) -> dict[int, Run | None]:
+        """Each changed trip with its own times and calls; None for one that does not run."""
+        changed: dict[int, Run | None] = {}
+        for (trip, day), state in self.overlay.trips.items():
+            if day == self.day:
+                changed[trip] = self._predicted(trip, state)
+        for closure in self.overlay.closures:
+            self._close(closure, changed)
+        return changed
+
+    def _run(self, trip: int) -> Run:
+        offsets, calls = self.days.timetable.trips.offsets, self.days.calls
+        part = slice(int(offsets[trip]), int(offsets[trip + 1]))
+        return Run(trip, calls.codes[part], calls.arrival[part], calls.departure[part])
+
+    def _predicted(self, trip: int, state: TripState) -> Run | None:
+        """A trip at its predicted times; None if it does not run, or not as this timetable says."""
+        run = self._run(trip)
+        if state.cancelled or len(state.arrival) != len(run.codes) or len(run.codes) < 2:  # noqa: PLR2004 (one call is no ride)
+            return None
+        arrival, departure = state.arrival.astype(np.int64), state.departure.astype(np.int64)
+        arrival = np.where(arrival == UNTIMED, departure, arrival)
+        departure = np.where(departure == UNTIMED, arrival, departure)
+        timed = arrival != UNTIMED
+        if not timed.any():
+            return None
+        patterns.filled(arrival, departure, timed)
+        both = np.maximum.accumulate(np.stack((arrival, departure), axis=1).ravel())
+        if both[0] < -DAY_SECONDS // 4 or both[-1] > patterns.SECONDS_MAX:
+            return None
+        closed = state.skipped | ~timed
+        codes = np.where(closed, run.codes & ~(patterns.BOARD | patterns.ALIGHT), run.codes)
+        return Run(trip, codes, both[0::2].copy(), both[1::2].copy())
+
+    def _close(self, closure: Closure, changed: dict[int, Run | None]) -> None:
+        """Take a closure out of the runs of the day."""
+        begin, end = _epoch(closure.start, -(1 << 60)), _epoch(closure.end, 1 << 60)
+        stops = _with_platforms(self.days.timetable, closure.stops)
+        for trip in self._touched(closure, stops):
+            run = changed[trip] if trip in changed else self._run(trip)
+            if run is None:
+                continue
+            zero = base_of(self.day) + int(self.shift[self.days.timetable.trips.version[trip]])
+            during = (run.departure + zero >= begin) & (run.arrival + zero < end)
+            if self._stands_still(trip, closure):
+                from_first_to_last = (
+                    run.departure[0] + zero < end and run.arrival[-1] + zero >= begin
+                )
+                if from_first_to_last:
+                    changed[trip] = None
+                continue
+            shut = during & np.isin(run.codes >> 2, stops)
+            if shut.any():
+                codes = np.where(shut, run.codes & ~(patterns.BOARD | patterns.ALIGHT), run.codes)
+                changed[trip] = Run(trip, codes, run.arrival, run.departure)
+
+    def _stands_still(self, trip: int, closure: Closure) -> bool:
+        return trip in closure.trips or int(self.days.timetable.trips.route[trip]) in closure.routes
+
+    def _touched(self, closure: Closure, stops: Sequence[int]) -> set[int]:
+        """Trips of the day that may be of a closure's concern."""
+        trips = self.days.timetable.trips
+        found = set(closure.trips) & set(self.table.trips.tolist()) if closure.trips else set()
+        if closure.routes:
+            routes = np.isin(trips.route[self.table.trips], list(closure.routes))
+            found |= set(self.table.trips[routes].tolist())
+        for stop in stops:
+            for position in self.table.positions(stop):
+                slot = int(self.table.slot[position])
+                found.update(
+                    self.table.trips[slot : slot + int(self.table.count[position])].tolist()
+                )
+        return found
+
+
+def _epoch(moment: datetime | None, otherwise: int) -> int:
+    return otherwise if moment is None else int(moment.timestamp())
+
+
+def _with_platforms(timetable: Timetable, stops: Iterable[int]) -> list[int]:
+    """Stops, and the platforms of those that are stations."""
+    named = list(stops)
+    if not named:
+        return []
+    parent = timetable.stops.parent
+    inside = np.flatnonzero((parent != NONE) & np.isin(parent, named))
+    return sorted({*named, *inside.tolist()})
