@@ -1,7 +1,7 @@
 """The service days that a search needs, and what real time changes in each of them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache, cached_property
 from threading import Lock
@@ -17,8 +17,8 @@ from domains.mobility.realtime.overlay import Closure, Overlay, TripState
 DAY_SECONDS = 86400
 TABLES_MAX = 8
 """Days kept laid out, those that run the same trips counted once; the oldest leaves first."""
-OVERLAYS_MAX = 8
-"""Days of the newest overlay kept laid out."""
+DAYS_LAID_MAX = 12
+"""Service days kept with what real time last made of them."""
 
 
 @cache
@@ -60,7 +60,7 @@ class Days:
         self.timetable = timetable
         self.calls: Calls = patterns.calls_of(timetable)
         self._tables: dict[tuple[bytes, bytes], Table] = {}
-        self._changed: dict[date, tuple[Overlay, tuple[Sheet, ...]]] = {}
+        self._laid: dict[date, _Laid] = {}
         self._late: tuple[Overlay, int] | None = None
         self._lock = Lock()
 
@@ -89,32 +89,44 @@ class Days:
     def sheets_of(self, day: date, overlay: Overlay) -> tuple[Sheet, ...]:
         """One service day: as planned, and what real time makes of some of its trips."""
         with self._lock:
-            kept = self._changed.get(day)
-            if kept is not None and kept[0] is overlay:
-                return kept[1]
-            made = self._make(day, overlay)
-            self._changed.pop(day, None)
-            self._changed[day] = (overlay, made)
-            while len(self._changed) > OVERLAYS_MAX:
-                del self._changed[next(iter(self._changed))]
-            return made
+            laid = self._laid.pop(day, None)
+            if laid is None or laid.overlay is not overlay:
+                laid = self._lay(day, overlay, laid)
+            self._laid[day] = laid
+            while len(self._laid) > DAYS_LAID_MAX:
+                del self._laid[next(iter(self._laid))]
+            return laid.sheets
 
-    def _make(self, day: date, overlay: Overlay) -> tuple[Sheet, ...]:
+    def _lay(self, day: date, overlay: Overlay, before: "_Laid | None") -> "_Laid":
+        """A day under an overlay; what did not change since the one before is not done again."""
+        states = {trip: state for (trip, on), state in overlay.trips.items() if on == day}
+        old: Mapping[int, TripState] = {} if before is None else before.states
+        if before is not None and before.closures == overlay.closures and _same(states, old):
+            return replace(before, overlay=overlay)
         runs = self.timetable.services.on(day)[self.timetable.trips.service]
         runs &= self.calls.group >= 0
-        shift = self._shift(day)
+        shift, base = self._shift(day), base_of(day)
         table = self._table(runs, shift)
-        changed = Changes(self, day, table, shift, overlay).runs()
-        if not changed:
-            return (Sheet(day, base_of(day), table, None),)
-        out = np.zeros(len(runs), np.bool_)
-        out[list(changed)] = True
-        gone = out[table.trips]
-        running = [run for run in changed.values() if run is not None and runs[run.trip]]
-        own = [int(shift[self.timetable.trips.version[run.trip]]) for run in running]
-        other = patterns.table_of_runs(running, own)
-        base = base_of(day)
-        return Sheet(day, base, table, gone), Sheet(day, base, other, None)
+        changes = Changes(self, day, table, shift)
+        predicted = {
+            trip: before.predicted[trip]
+            if before is not None and old.get(trip) is state
+            else changes.predicted(trip, state)
+            for trip, state in states.items()
+            if runs[trip]
+        }
+        changed = dict(predicted)
+        for closure in overlay.closures:
+            changes.close(closure, changed)
+        sheets: tuple[Sheet, ...] = (Sheet(day, base, table, None),)
+        if changed:
+            out = np.zeros(len(runs), np.bool_)
+            out[list(changed)] = True
+            running = [run for run in changed.values() if run is not None]
+            own = [int(shift[self.timetable.trips.version[run.trip]]) for run in running]
+            other = patterns.table_of_runs(running, own)
+            sheets = Sheet(day, base, table, out[table.trips]), Sheet(day, base, other, None)
+        return _Laid(overlay, states, overlay.closures, predicted, sheets)
 
     def _shift(self, day: date) -> Int64:
         zones = [version.timezone for version in self.timetable.versions]
@@ -133,32 +145,38 @@ class Days:
         return table
 
 
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A day as it was laid out last, and of what."""
+
+    overlay: Overlay
+    states: Mapping[int, TripState]
+    closures: tuple[Closure, ...]
+    predicted: Mapping[int, Run | None]
+    sheets: tuple[Sheet, ...]
+
+
+def _same(states: Mapping[int, TripState], others: Mapping[int, TripState]) -> bool:
+    """Whether these are the very same states."""
+    same = all(others.get(trip) is state for trip, state in states.items())
+    return same and len(states) == len(others)
+
+
 @dataclass(frozen=True)
 class Changes:
-    """What an overlay makes of the trips of one service day."""
+    """What real time makes of the trips of one service day."""
 
     days: Days
     day: date
     table: Table
     shift: Int64
-    overlay: Overlay
-
-    def runs(self) -> dict[int, Run | None]:
-        """Each changed trip with its own times and calls; None for one that does not run."""
-        changed: dict[int, Run | None] = {}
-        for (trip, day), state in self.overlay.trips.items():
-            if day == self.day:
-                changed[trip] = self._predicted(trip, state)
-        for closure in self.overlay.closures:
-            self._close(closure, changed)
-        return changed
 
     def _run(self, trip: int) -> Run:
         offsets, calls = self.days.timetable.trips.offsets, self.days.calls
         part = slice(int(offsets[trip]), int(offsets[trip + 1]))
         return Run(trip, calls.codes[part], calls.arrival[part], calls.departure[part])
 
-    def _predicted(self, trip: int, state: TripState) -> Run | None:
+    def predicted(self, trip: int, state: TripState) -> Run | None:
         """A trip at its predicted times; None if it does not run, or not as this timetable says."""
         run = self._run(trip)
         if state.cancelled or len(state.arrival) != len(run.codes) or len(run.codes) < 2:  # noqa: PLR2004 (one call is no ride)
@@ -177,7 +195,7 @@ class Changes:
         codes = np.where(closed, run.codes & ~(patterns.BOARD | patterns.ALIGHT), run.codes)
         return Run(trip, codes, both[0::2].copy(), both[1::2].copy())
 
-    def _close(self, closure: Closure, changed: dict[int, Run | None]) -> None:
+    def close(self, closure: Closure, changed: dict[int, Run | None]) -> None:
         """Take a closure out of the runs of the day."""
         begin, end = _epoch(closure.start, -(1 << 60)), _epoch(closure.end, 1 << 60)
         stops = _with_platforms(self.days.timetable, closure.stops)

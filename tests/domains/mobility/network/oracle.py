@@ -5,12 +5,12 @@ Shares nothing with the search but Timetable and Overlay: no patterns, no marks,
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from domains.mobility.network.raptor import Option
 from domains.mobility.network.timetable import UNTIMED, Timetable
-from domains.mobility.realtime.overlay import Closure, Overlay
+from domains.mobility.realtime.overlay import Closure, Overlay, TripState
 
 NEVER = 1 << 60
 Changes = Mapping[int, Sequence[tuple[int, int]]]
@@ -40,12 +40,6 @@ class Journeying:
 def runs(timetable: Timetable, overlay: Overlay, days: Collection[date]) -> list[Journeying]:
     """Everything that really runs on these service days."""
     return [each for day in sorted(days) for each in _of_day(timetable, overlay, day)]
-
-
-def days_around(moment: int) -> list[date]:
-    """Service days of which something may run within a day of a moment."""
-    middle = datetime.fromtimestamp(moment, UTC).date()
-    return [middle + timedelta(days=n) for n in range(-4, 4)]
 
 
 def _of_day(timetable: Timetable, overlay: Overlay, day: date) -> Iterator[Journeying]:
@@ -85,10 +79,17 @@ def _really(
         begin = -NEVER if closure.start is None else int(closure.start.timestamp())
         end = NEVER if closure.end is None else int(closure.end.timestamp())
         named = trip in closure.trips or int(timetable.trips.route[trip]) in closure.routes
-        if named and events[0].departure < end and events[-1].arrival >= begin:
+        timed = [e for n, e in enumerate(events) if times_of(timetable, state, low + n, n)]
+        if named and timed[0].departure < end and timed[-1].arrival >= begin:
             return None
         events = [_closed(timetable, event, closure, begin, end) for event in events]
     return tuple(events)
+
+
+def times_of(timetable: Timetable, state: TripState | None, row: int, call: int) -> bool:
+    """Whether a call has times."""
+    came = timetable.stop_times.arrival[row] if state is None else state.arrival[call]
+    return bool(came != UNTIMED)
 
 
 def _closed(timetable: Timetable, event: Event, closure: Closure, begin: int, end: int) -> Event:

@@ -160,7 +160,7 @@ def overlays(draw: st.DrawFn, timetable: Timetable) -> Overlay:
     return Overlay(datetime(2026, 6, 10, tzinfo=UTC), states, tuple(closures))
 
 
-@settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_journeys_are_those_that_trying_everything_finds(data: st.DataObject) -> None:
     """Each number of rides, both directions of time, with and without real time."""
@@ -175,9 +175,9 @@ def test_journeys_are_those_that_trying_everything_finds(data: st.DataObject) ->
         st.integers(1, size - 1), st.sampled_from((0, 0, 90, 1200)), min_size=1, max_size=2
     )
     begin = int(datetime(2026, 6, 9, 12, tzinfo=UTC).timestamp())
-    for _ in range(3):
+    found = oracle.runs(timetable, overlay, DAYS)
+    for _ in range(4):
         time = begin + 300 * data.draw(st.integers(0, 12 * 36))
-        found = oracle.runs(timetable, overlay, oracle.days_around(time))
         agree(raptor, overlay, found, time, data.draw(places), data.draw(places))
 
 

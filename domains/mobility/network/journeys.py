@@ -1,0 +1,325 @@
+"""From a place to a place: on foot, by public transport, by shared bike. Pure.
+
+What the search finds becomes legs that follow each other; times are epoch seconds.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from domains.mobility.network import bikes as bikes_module
+from domains.mobility.network import walking
+from domains.mobility.network.bikes import Bikes, BikeWay
+from domains.mobility.network.modes import types_of
+from domains.mobility.network.patterns import Bool
+from domains.mobility.network.raptor import Option, Query, Raptor, Ride
+from domains.mobility.network.timetable import NONE, Int8, Timetable
+from domains.mobility.network.walking import STRAIGHT_LINE, Reach, Walking
+from domains.mobility.realtime.overlay import Overlay
+
+SEARCHES_MAX = 6
+"""Searches for one answer: each begins just after the first departure of the one before."""
+ACCESSIBLE, INACCESSIBLE = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a journey begins or ends, or a leg does; `stop` is its number, or NONE."""
+
+    longitude: float
+    latitude: float
+    name: str = ""
+    id: str | None = None
+    stop: int = NONE
+    stops: tuple[int, ...] = ()
+    """The stops that are this place: one is there without a walk."""
+
+    @property
+    def at(self) -> tuple[float, float]:
+        """Longitude and latitude."""
+        return self.longitude, self.latitude
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for."""
+
+    origin: Place
+    destination: Place
+    time: int
+    arrive_by: bool = False
+    walk_metres_max: float = 1_000.0
+    """Of each walk."""
+    transfers_max: int = 4
+    wheelchair: str = "false"
+    """`true`: trips and stops that are known to be accessible; `prefer`: not known not to be."""
+    modes: frozenset[str] = frozenset({"transit", "walk"})
+    limit: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A walk, or a ride on a shared bike."""
+
+    mode: str
+    origin: Place
+    target: Place
+    departure: int
+    arrival: int
+    metres: float
+
+
+Leg = Way | Ride
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """Legs that follow each other; `departure` and `arrival` are those of the whole."""
+
+    departure: int
+    arrival: int
+    legs: tuple[Leg, ...]
+
+    @property
+    def rides(self) -> tuple[Ride, ...]:
+        """The legs by public transport."""
+        return tuple(leg for leg in self.legs if isinstance(leg, Ride))
+
+    @property
+    def walking_metres(self) -> float:
+        """All that is walked."""
+        return sum(leg.metres for leg in self.legs if isinstance(leg, Way) and leg.mode == "walk")
+
+
+def place_of_stops(timetable: Timetable, numbers: Sequence[int]) -> Place:
+    """The place of a stop, station or entrance (in each version of its feed that has it)."""
+    stops = timetable.stops
+    own: list[int] = []
+    for number in numbers:
+        if stops.location_type[number] == 0:
+            own.append(number)
+        own += np.flatnonzero((stops.parent == number) & (stops.location_type == 0)).tolist()
+    last = numbers[-1]
+    return Place(
+        float(stops.longitude[last]), float(stops.latitude[last]), stops.names[last],
+        stops.ids.texts[last], last, tuple(own),
+    )  # fmt: skip
+
+
+def place_of_stop(timetable: Timetable, number: int) -> Place:
+    """A stop as the end of a leg."""
+    stops = timetable.stops
+    at = float(stops.longitude[number]), float(stops.latitude[number])
+    return Place(*at, stops.names[number], stops.ids.texts[number], number)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How the stops are reached at one end of a journey."""
+
+    place: Place
+    reach: Reach
+    ways: dict[int, BikeWay]
+    """Stops that a bike leads to sooner than a walk."""
+
+
+def plan(
+    raptor: Raptor, overlay: Overlay, wish: Wish, bikes: Bikes | None = None,
+    walking: Walking = STRAIGHT_LINE,
+) -> list[Journey]:  # fmt: skip
+    """The best journeys: none is left and reached no later, with no more rides, than another.
+
+    Departing: the first to arrive and the next ones; arriving: the last to leave and those before.
+    """
+    timetable = raptor.timetable
+    if wish.wheelchair != "false" or "bike" not in wish.modes:
+        bikes = None
+    found = list(_direct(wish, bikes, walking))
+    kinds = wish.modes - {"walk", "bike"}
+    if kinds:
+        ends = tuple(
+            _end(timetable, wish, place, bikes, walking, outward=outward)
+            for place, outward in ((wish.origin, True), (wish.destination, False))
+        )
+        query = Query(
+            ends[0].reach, ends[1].reach, wish.time, wish.arrive_by, wish.transfers_max + 1,
+            trips=_trips(timetable, wish, kinds), stops=_stops(timetable, wish),
+            change_metres_max=wish.walk_metres_max,
+        )  # fmt: skip
+        options = _options(raptor, overlay, query, wish.limit)
+        found += [_journey(raptor, option, ends[0], ends[1], bikes) for option in options]
+    best = [each for each in found if not any(_betters(other, each) for other in found)]
+    best.sort(key=lambda each: (len(each.rides), each.departure))
+    best.sort(key=lambda each: -each.departure if wish.arrive_by else each.arrival)
+    return best[: wish.limit]
+
+
+def _options(raptor: Raptor, overlay: Overlay, query: Query, limit: int) -> list[Option]:
+    """Options of one search after another, until there are enough that no other betters."""
+    found: dict[Option, None] = {}
+    sign = -1 if query.arrive_by else 1
+    for _ in range(min(limit, SEARCHES_MAX)):
+        new = raptor.options(query, overlay)
+        found.update(dict.fromkeys(new))
+        lasting = [o for o in found if not any(_passes(other, o) for other in found)]
+        if not new or len(lasting) >= limit:
+            break
+        ends = [-o.arrival if query.arrive_by else o.departure for o in new]
+        moved = min(ends) + 1 - sign * query.time
+        if moved > query.horizon_seconds:
+            break
+        query = replace(
+            query, time=query.time + sign * moved, horizon_seconds=query.horizon_seconds - moved
+        )
+    return list(found)
+
+
+def _passes(one: Option, other: Option) -> bool:
+    """Whether one leaves no earlier, comes no later and rides no more, and is another."""
+    mine = (-one.departure, one.arrival, len(one.rides))
+    yours = (-other.departure, other.arrival, len(other.rides))
+    return mine != yours and all(a <= b for a, b in zip(mine, yours, strict=True))
+
+
+def _betters(one: Journey, other: Journey) -> bool:
+    """The same of journeys; a walk or a bike can be begun at any time."""
+    if one is other or (not one.rides and not other.rides):
+        return False
+    if not one.rides:
+        return one.arrival - one.departure <= other.arrival - other.departure
+    mine = (-one.departure, one.arrival, len(one.rides))
+    yours = (-other.departure, other.arrival, len(other.rides))
+    return mine != yours and all(a <= b for a, b in zip(mine, yours, strict=True))
+
+
+def _trips(timetable: Timetable, wish: Wish, kinds: frozenset[str]) -> Bool | None:
+    """Which trips may be used; None for all."""
+    fit: Bool | None = None
+    if "transit" not in kinds:
+        fit = np.isin(timetable.routes.type, list(types_of(kinds)))[timetable.trips.route]
+    accessible = _accessible(timetable.trips.wheelchair, wish.wheelchair)
+    if fit is not None and accessible is not None:
+        return fit & accessible
+    return accessible if fit is None else fit
+
+
+def _stops(timetable: Timetable, wish: Wish) -> Bool | None:
+    return _accessible(timetable.stops.wheelchair, wish.wheelchair)
+
+
+def _accessible(wheelchair: Int8, wanted: str) -> Bool | None:
+    if wanted == "false":
+        return None
+    fit: Bool = wheelchair == ACCESSIBLE if wanted == "true" else wheelchair != INACCESSIBLE
+    return fit
+
+
+def _end(
+    timetable: Timetable, wish: Wish, place: Place, bikes: Bikes | None, port: Walking,
+    *, outward: bool,
+) -> _End:  # fmt: skip
+    """The stops from which, or to which, the journey may go at this end."""
+    here = np.array(place.stops, np.int64)
+    own = Reach(here, np.zeros(len(here), np.int64), np.zeros(len(here)))
+    on_foot = walking.reach(timetable, *place.at, wish.walk_metres_max, port)
+    walked = bikes_module.merged(own, on_foot)
+    if bikes is None or not np.isfinite(place.at).all():
+        return _End(place, walked, {})
+    by_bike = bikes_module.reach(timetable, bikes, place.at, wish.walk_metres_max, outward=outward)
+    ridden, ways = by_bike
+    both = bikes_module.merged(walked, ridden)
+    foot = dict(zip(walked.stops.tolist(), walked.seconds.tolist(), strict=True))
+    sooner = {s: way for s, way in ways.items() if s not in foot or way.seconds < foot[s]}
+    return _End(place, both, sooner)
+
+
+def _direct(wish: Wish, bikes: Bikes | None, port: Walking) -> Iterator[Journey]:
+    """All the way on foot, and by bike."""
+    origin, target = wish.origin, wish.destination
+    if not np.isfinite((*origin.at, *target.at)).all():
+        return
+    ends = np.array([target.longitude]), np.array([target.latitude])
+    metres = float(port.metres(*origin.at, *ends)[0])
+    if "walk" in wish.modes and metres <= wish.walk_metres_max:
+        yield _begun(wish, [Way("walk", origin, target, 0, _seconds(metres), metres)])
+    way = None
+    if bikes is not None:
+        way = bikes_module.direct(bikes, origin.at, target.at, wish.walk_metres_max)
+    if way is not None and bikes is not None:
+        yield _begun(wish, list(_bike_legs(bikes, way, origin, target, 0)))
+
+
+def _seconds(metres: float) -> int:
+    return int(walking.seconds_of(np.array([metres]))[0])
+
+
+def _begun(wish: Wish, legs: list[Way]) -> Journey:
+    """Legs that begin at 0, moved to when they are wished."""
+    total = legs[-1].arrival
+    first = wish.time - total if wish.arrive_by else wish.time
+    moved = [replace(w, departure=w.departure + first, arrival=w.arrival + first) for w in legs]
+    return Journey(first, first + total, tuple(moved))
+
+
+def _bike_legs(
+    bikes: Bikes, way: BikeWay, origin: Place, target: Place, begin: int
+) -> Iterator[Way]:
+    """Walk, ride, walk; a walk of no length is left out."""
+    stations = [
+        Place(
+            float(bikes.longitude[n]), float(bikes.latitude[n]), bikes.names[n], bikes.ids[n]
+        )
+        for n in (way.rent, way.give_back)
+    ]  # fmt: skip
+    places = (origin, *stations, target)
+    metres = (way.walk_metres, way.ride_metres, way.last_metres)
+    for n, (mode, seconds) in enumerate(zip(("walk", "bike", "walk"), way.parts, strict=True)):
+        if seconds:
+            yield Way(mode, places[n], places[n + 1], begin, begin + seconds, metres[n])
+        begin += seconds
+
+
+def _journey(
+    raptor: Raptor, option: Option, begin: _End, end: _End, bikes: Bikes | None
+) -> Journey:
+    """An option of the search with its walks."""
+    legs: list[Leg] = []
+    timetable = raptor.timetable
+    first = place_of_stop(timetable, option.rides[0].from_stop)
+    legs += _to_or_from(begin, bikes, begin.place, first, option.departure)
+    for n, ride in enumerate(option.rides):
+        if n:
+            legs += _change(raptor, option.rides[n - 1], ride)
+        legs.append(ride)
+    last = option.rides[-1]
+    spot = place_of_stop(timetable, last.to_stop)
+    legs += _to_or_from(end, bikes, spot, end.place, last.arrival)
+    return Journey(option.departure, option.arrival, tuple(legs))
+
+
+def _to_or_from(
+    end: _End, bikes: Bikes | None, origin: Place, target: Place, departure: int
+) -> Iterator[Way]:
+    """The legs between the place at an end of the journey and the stop there."""
+    stop = target.stop if origin is end.place else origin.stop
+    way = end.ways.get(stop)
+    if way is not None and bikes is not None:
+        yield from _bike_legs(bikes, way, origin, target, departure)
+        return
+    at = int(np.flatnonzero(end.reach.stops == stop)[0])
+    seconds, metres = int(end.reach.seconds[at]), float(end.reach.metres[at])
+    if seconds:
+        yield Way("walk", origin, target, departure, departure + seconds, metres)
+
+
+def _change(raptor: Raptor, before: Ride, after: Ride) -> Iterator[Way]:
+    """The walk between two rides, unless the stop is the same."""
+    if before.to_stop == after.from_stop:
+        return
+    ways = raptor.edges.into(after.from_stop)
+    row = int(np.flatnonzero(raptor.edges.origin[ways] == before.to_stop)[0])
+    seconds, metres = int(raptor.edges.seconds[ways][row]), float(raptor.edges.metres[ways][row])
+    origin = place_of_stop(raptor.timetable, before.to_stop)
+    target = place_of_stop(raptor.timetable, after.from_stop)
+    yield Way("walk", origin, target, before.arrival, before.arrival + seconds, metres)
