@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache, cached_property
+from functools import cached_property
 from threading import Lock
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from domains.mobility.network import patterns
+from domains.mobility.network.calendar import day_start
 from domains.mobility.network.patterns import Bool, Calls, Int64, Run, Table
 from domains.mobility.network.timetable import NONE, UNTIMED, Timetable
 from domains.mobility.realtime.overlay import Closure, Overlay, TripState
@@ -19,13 +19,6 @@ TABLES_MAX = 8
 """Days kept laid out, those that run the same trips counted once; the oldest leaves first."""
 DAYS_LAID_MAX = 12
 """Service days kept with what real time last made of them."""
-
-
-@cache
-def service_begin(timezone: str, day: date) -> int:
-    """Noon less 12 h of that day there, in epoch seconds (GTFS, "Time")."""
-    noon = datetime.combine(day, time(12), ZoneInfo(timezone))
-    return int(noon.timestamp()) - DAY_SECONDS // 2
 
 
 def base_of(day: date) -> int:
@@ -73,7 +66,7 @@ class Days:
         last = datetime.fromtimestamp(end, UTC).date() + timedelta(days=1)
         for number in range((last - first).days + 1):
             day = first + timedelta(days=number)
-            begins = [service_begin(zone, day) for zone in zones]
+            begins = [day_start(zone, day) for zone in zones]
             if begins and max(begins) + longest >= begin and min(begins) - DAY_SECONDS < end:
                 found += self.sheets_of(day, overlay)
         return [each for each in found if each.first < end and each.last >= begin]
@@ -130,7 +123,7 @@ class Days:
 
     def _shift(self, day: date) -> Int64:
         zones = [version.timezone for version in self.timetable.versions]
-        return np.array([service_begin(zone, day) - base_of(day) for zone in zones], np.int64)
+        return np.array([day_start(zone, day) - base_of(day) for zone in zones], np.int64)
 
     def _table(self, runs: Bool, shift: Int64) -> Table:
         """The day's trips as planned; days that run the same ones share what is laid out."""

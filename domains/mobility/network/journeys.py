@@ -40,6 +40,12 @@ class Place:
         """Longitude and latitude."""
         return self.longitude, self.latitude
 
+    @property
+    def own(self) -> Reach:
+        """The stops that are this place."""
+        stops = np.array(self.stops, np.int64)
+        return Reach(stops, np.zeros(len(stops), np.int64), np.zeros(len(stops), np.float64))
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -220,10 +226,8 @@ def _end(
     *, outward: bool,
 ) -> _End:  # fmt: skip
     """The stops from which, or to which, the journey may go at this end."""
-    here = np.array(place.stops, np.int64)
-    own = Reach(here, np.zeros(len(here), np.int64), np.zeros(len(here)))
     on_foot = walking.reach(timetable, *place.at, wish.walk_metres_max, port)
-    walked = bikes_module.merged(own, on_foot)
+    walked = bikes_module.merged(place.own, on_foot)
     if bikes is None or not np.isfinite(place.at).all():
         return _End(place, walked, {})
     by_bike = bikes_module.reach(timetable, bikes, place.at, wish.walk_metres_max, outward=outward)

@@ -183,7 +183,7 @@ def test_journeys_are_those_that_trying_everything_finds(data: st.DataObject) ->
 
 FEEDS = {
     "gtfs/caltrain-2023/caltrain_gtfs.zip": (date(2023, 11, 7), 150),
-    "gtfs-jp/donan-bus-muroran/gtfs_jp.zip": (date(2020, 7, 1), 100),
+    "gtfs-jp/donan-bus-muroran/gtfs_jp.zip": (date(2020, 7, 1), 60),
     "gtfs-jp/mlit-sample-2017/gtfs_jp.zip": (date(2017, 4, 12), 50),
 }
 
