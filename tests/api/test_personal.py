@@ -55,6 +55,11 @@ ASKED = {
     "at": "9.87,8.76",
 }
 """What is asked where a route cannot be asked without."""
+PLACES = {
+    "/v1/mobility/journeys": {"from": "9.87654321,8.7654321", "to": "9.878,8.766"},
+    "/v1/mobility/isochrones": {"at": "9.87654321,8.7654321"},
+}
+"""Where a name means a place."""
 SSE = "text/event-stream"
 CLASSES = ("personal", "pseudonymised", "anonymised", "unheard-of")
 
@@ -109,7 +114,8 @@ def described(served: Served, *, streams: bool = False) -> Iterator[tuple[str, s
                 path = path.replace(name, value or sector)
             assert "{" not in path, f"say in FILLED how {template} is filled"
             needed = [p["name"] for p in asked.get("parameters", ()) if p.get("required")]
-            query = {name: ASKED[name] for name in needed if name in ASKED}
+            means = ASKED | PLACES.get(template, {})
+            query = {name: means[name] for name in needed if name in means}
             yield path + (f"?{httpx.QueryParams(query)}" if query else ""), sector
 
 
