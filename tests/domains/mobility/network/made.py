@@ -78,74 +78,98 @@ def timetable_of(*plans: Plan) -> Timetable:
     """All plans in one Timetable, each a version of its own."""
     stops = [(n, each) for n, plan in enumerate(plans) for each in plan.stops]
     trips = [(n, each) for n, plan in enumerate(plans) for each in plan.trips]
-    routes = [(n, *each) for n, plan in enumerate(plans) for each in plan.routes.items()]
     at = _numbers((n, each.id) for n, each in stops)
-    route = _numbers((n, name) for n, name, _ in routes)
-    days = sorted({day for _, trip in trips for day in trip.days}) or [date(2026, 1, 1)]
-    runs = np.zeros((len(trips), (days[-1] - days[0]).days + 1), np.bool_)
-    for row, (_, trip) in enumerate(trips):
-        for day in trip.days:
-            runs[row, (day - days[0]).days] = True
-    calls = [(n, each) for n, trip in trips for each in trip.calls]
     rules = [(n, *each) for n, plan in enumerate(plans) for each in plan.transfers]
-    lengths = [len(trip.calls) for _, trip in trips]
+    services = _services([trip for _, trip in trips])
+    first, last = services.first_day, services.first_day + timedelta(days=services.runs.shape[1])
     return Timetable(
         versions=tuple(
-            Version(n + 1, plan.feed, plan.timezone, "ja", days[0], days[-1])
+            Version(n + 1, plan.feed, plan.timezone, "ja", first, last)
             for n, plan in enumerate(plans)
         ),
-        stops=Stops(
-            ids=_ids(plans, [(n, each.id) for n, each in stops]),
-            names=tuple(each.name or each.id for _, each in stops),
-            codes=(None,) * len(stops),
-            platforms=(None,) * len(stops),
-            zones=(None,) * len(stops),
-            longitude=np.array([each.longitude for _, each in stops], np.float64),
-            latitude=np.array([each.latitude for _, each in stops], np.float64),
-            location_type=np.array([each.kind for _, each in stops], np.int8),
-            parent=np.array(
-                [at[n, each.parent] if each.parent else NONE for n, each in stops], np.int32
-            ),
-            wheelchair=np.array([each.wheelchair for _, each in stops], np.int8),
-            version=np.array([n for n, _ in stops], np.int32),
-        ),
-        routes=Routes(
-            ids=_ids(plans, [(n, name) for n, name, _ in routes]),
-            agency=(None,) * len(routes),
-            short_names=tuple(name for _, name, _ in routes),
-            long_names=(None,) * len(routes),
-            colours=(None,) * len(routes),
-            type=np.array([kind for *_, kind in routes], np.int16),
-            version=np.array([n for n, *_ in routes], np.int32),
-        ),
-        services=Services(days[0], runs),
-        trips=Trips(
-            ids=_ids(plans, [(n, each.id) for n, each in trips]),
-            headsigns=tuple(each.headsign for _, each in trips),
-            short_names=(None,) * len(trips),
-            blocks=(None,) * len(trips),
-            route=np.array([route[n, each.route] for n, each in trips], np.int32),
-            service=np.arange(len(trips), dtype=np.int32),
-            direction=np.full(len(trips), NONE, np.int8),
-            wheelchair=np.array([each.wheelchair for _, each in trips], np.int8),
-            shape=np.full(len(trips), NONE, np.int32),
-            version=np.array([n for n, _ in trips], np.int32),
-            offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
-        ),
-        stop_times=StopTimes(
-            stop=np.array([at[n, each.stop] for n, each in calls], np.int32),
-            sequence=np.array([i for length in lengths for i in range(length)], np.int32),
-            arrival=np.array([each.arrival for _, each in calls], np.int32),
-            departure=np.array([each.departure for _, each in calls], np.int32),
-            pickup=np.array([each.pickup for _, each in calls], np.int8),
-            drop_off=np.array([each.drop_off for _, each in calls], np.int8),
-        ),
+        stops=_stops(plans, stops, at),
+        routes=_routes(plans),
+        services=services,
+        trips=_trips(plans, trips),
+        stop_times=_stop_times(trips, at),
         transfers=Transfers(
             from_stop=np.array([at[n, a] for n, a, _, _, _ in rules], np.int32),
             to_stop=np.array([at[n, b] for n, _, b, _, _ in rules], np.int32),
-            type=np.array([kind for *_, kind, _ in rules], np.int8),
+            type=np.array([kind for _, _, _, kind, _ in rules], np.int8),
             seconds_min=np.array([seconds for *_, seconds in rules], np.int32),
         ),
+    )
+
+
+def _services(trips: Sequence[Trip]) -> Services:
+    """One a trip."""
+    days = sorted({day for trip in trips for day in trip.days}) or [date(2026, 1, 1)]
+    runs = np.zeros((len(trips), (days[-1] - days[0]).days + 1), np.bool_)
+    for row, trip in enumerate(trips):
+        for day in trip.days:
+            runs[row, (day - days[0]).days] = True
+    return Services(days[0], runs)
+
+
+def _stops(
+    plans: Sequence[Plan], stops: list[tuple[int, Stop]], at: Mapping[tuple[int, str], int]
+) -> Stops:
+    parents = [at[n, each.parent] if each.parent else NONE for n, each in stops]
+    return Stops(
+        ids=_ids(plans, [(n, each.id) for n, each in stops]),
+        names=tuple(each.name or each.id for _, each in stops),
+        codes=(None,) * len(stops),
+        platforms=(None,) * len(stops),
+        zones=(None,) * len(stops),
+        longitude=np.array([each.longitude for _, each in stops], np.float64),
+        latitude=np.array([each.latitude for _, each in stops], np.float64),
+        location_type=np.array([each.kind for _, each in stops], np.int8),
+        parent=np.array(parents, np.int32),
+        wheelchair=np.array([each.wheelchair for _, each in stops], np.int8),
+        version=np.array([n for n, _ in stops], np.int32),
+    )
+
+
+def _routes(plans: Sequence[Plan]) -> Routes:
+    routes = [(n, *each) for n, plan in enumerate(plans) for each in plan.routes.items()]
+    return Routes(
+        ids=_ids(plans, [(n, name) for n, name, _ in routes]),
+        agency=(None,) * len(routes),
+        short_names=tuple(name for _, name, _ in routes),
+        long_names=(None,) * len(routes),
+        colours=(None,) * len(routes),
+        type=np.array([kind for *_, kind in routes], np.int16),
+        version=np.array([n for n, *_ in routes], np.int32),
+    )
+
+
+def _trips(plans: Sequence[Plan], trips: list[tuple[int, Trip]]) -> Trips:
+    route = _numbers((n, name) for n, plan in enumerate(plans) for name in plan.routes)
+    lengths = [len(trip.calls) for _, trip in trips]
+    return Trips(
+        ids=_ids(plans, [(n, each.id) for n, each in trips]),
+        headsigns=tuple(each.headsign for _, each in trips),
+        short_names=(None,) * len(trips),
+        blocks=(None,) * len(trips),
+        route=np.array([route[n, each.route] for n, each in trips], np.int32),
+        service=np.arange(len(trips), dtype=np.int32),
+        direction=np.full(len(trips), NONE, np.int8),
+        wheelchair=np.array([each.wheelchair for _, each in trips], np.int8),
+        shape=np.full(len(trips), NONE, np.int32),
+        version=np.array([n for n, _ in trips], np.int32),
+        offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
+    )
+
+
+def _stop_times(trips: list[tuple[int, Trip]], at: Mapping[tuple[int, str], int]) -> StopTimes:
+    calls = [(n, place, each) for n, trip in trips for place, each in enumerate(trip.calls)]
+    return StopTimes(
+        stop=np.array([at[n, each.stop] for n, _, each in calls], np.int32),
+        sequence=np.array([place for _, place, _ in calls], np.int32),
+        arrival=np.array([each.arrival for *_, each in calls], np.int32),
+        departure=np.array([each.departure for *_, each in calls], np.int32),
+        pickup=np.array([each.pickup for *_, each in calls], np.int8),
+        drop_off=np.array([each.drop_off for *_, each in calls], np.int8),
     )
 
 
