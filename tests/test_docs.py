@@ -181,6 +181,21 @@ def test_readme_commands_run(number: int, lively: Platform) -> None:
         assert '"result":"stored"' in done.stdout
 
 
+def test_the_commands_of_mobility_run(lively: Platform) -> None:
+    """docs/mobility.md as one script: a feed is registered, polled, told of and removed."""
+    blocks = SHELL.findall((ROOT / "docs/mobility.md").read_text("utf-8"))
+    script = "".join(blocks).replace("http://127.0.0.1:8000", lively.url)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT, env={**os.environ, "CHIMATA_DATA": str(lively.data)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "/problems/" not in done.stdout
+    assert '"id":"neighbour"' in done.stdout
+    assert "neighbour is removed" in done.stdout
+
+
 def test_the_walk_through_of_consent_runs(lively: Platform) -> None:
     """docs/consent.md as one script: the clinic reads a value, by a grant and in an emergency."""
     blocks = SHELL.findall((ROOT / "docs/consent.md").read_text("utf-8"))
