@@ -3,8 +3,9 @@
 No database here: what changed comes in, an Overlay goes out.
 """
 
+import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import atan2, cos, degrees, hypot, isfinite, nan, radians
@@ -55,12 +56,15 @@ class Matched:
         self.timetable = timetable
         self.finder = Finder(timetable)
         self.vehicles: dict[str, Vehicle] = {}
+        """Those that were seen lately: see `_expire`."""
         self.updates: dict[str, tuple[TripDay, TripState]] = {}
         self.predictions: dict[str, tuple[TripDay, TripState]] = {}
         self.closures: dict[str, tuple[Closure, ...]] = {}
         self.alerts: dict[str, Mapping[str, Any]] = {}
         self.guesses: dict[str, Guess] = {}
         self.headings: dict[str, float] = {}
+        self._expiring: list[tuple[datetime, str]] = []
+        self._newest: datetime | None = None
         self._static: dict[str, str] = {}
         self._feeds = {version.feed for version in timetable.versions}
         self._told: Mapping[str, str] = {}
@@ -86,6 +90,7 @@ class Matched:
             if self._take_vehicle(thing, said):
                 unsure.append(thing)
         self._guess(unsure, said)
+        self._predict([thing for thing in moved if thing in self.vehicles])
 
     def overlay(
         self,
@@ -95,21 +100,22 @@ class Matched:
         present: Mapping[str, Collection[str]],
     ) -> Overlay:
         """All that holds now: vehicles seen from `since` until `until`, what else is present."""
-        vehicles = [
-            (thing, each) for thing, each in self.vehicles.items() if since <= each.time <= until
-        ]
-        predicted = (self.predictions.get(thing) for thing, _ in vehicles)
-        trips = dict(each for each in predicted if each is not None)
+        self._expire(since)
+        trips = dict(self.predictions.values())
+        vehicles: Iterable[Vehicle] = self.vehicles.values()
+        if self._newest is not None and self._newest > until:
+            vehicles = (each for each in vehicles if each.time <= until)
         # Of two that tell of one trip the newer is right, and the feed's word before ours.
         held = [self.updates[thing] for thing in present["trip-update"] if thing in self.updates]
-        trips.update(sorted(held, key=lambda each: each[1].time))
+        told = dict(held)
+        trips.update(told if len(told) == len(held) else sorted(held, key=lambda it: it[1].time))
         alerts = [thing for thing in sorted(present["alert"]) if thing in self.alerts]
         closed = (each for thing in alerts for each in self.closures[thing])
         return Overlay(
             now,
             trips,
             tuple(each for each in closed if each.end is None or each.end > now),
-            tuple(each for _, each in vehicles),
+            tuple(vehicles),
             {outside(thing): self.alerts[thing] for thing in alerts},
         )
 
@@ -176,32 +182,44 @@ class Matched:
         seen = said.get("vehicle-position", {}).get(thing)
         self.predictions.pop(thing, None)
         if seen is None or not isinstance(seen.value, tuple):
-            self.vehicles.pop(thing, None)
-            self.guesses.pop(thing, None)
-            self.headings.pop(thing, None)
+            self._let_go(thing)
             return False
         told = said.get("vehicle-journey", {}).get(thing)
         document = told.value if told is not None and isinstance(told.value, dict) else {}
         feed = self.static_feed(thing.partition(":")[0], said)
-        try:
-            trip = self.finder.find(trip_of(document), feed, seen.time.timestamp())
-            routes = self.finder.routes_of(f"{feed}:{trip_of(document).get('routeId', '')}")
-        except MALFORMED:
-            trip, routes = None, ()
+        before = self.vehicles.get(thing)
+        if before is not None and before.document is document and thing not in self.guesses:
+            trip, route = before.trip, before.route  # it says what it said
+        else:
+            trip, route = self._trip_told(document, feed, seen.time)
         guess = self.guesses.get(thing)
         unknown = trip is None
         if unknown and guess is not None:
             trip = guess.trip
+            route = route if trip is None else int(self.timetable.trips.route[trip[0]])
         longitude, latitude, speed, course = (nan if v is None else v for v in seen.value)
-        route = int(self.timetable.trips.route[trip[0]]) if trip else (*routes, NONE)[0]
         vehicle = Vehicle(
             outside(thing), seen.time, longitude, latitude, speed, course, trip, route, document
         )
-        self._head(thing, self.vehicles.get(thing), vehicle)
+        self._head(thing, before, vehicle)
         self.vehicles[thing] = vehicle
-        self._predict(thing, vehicle)
+        heapq.heappush(self._expiring, (seen.time, thing))
+        self._newest = max(seen.time, self._newest or seen.time)
         waited = guess is None or abs((seen.time - guess.at).total_seconds()) >= GUESS_SECONDS
         return unknown and waited
+
+    def _trip_told(
+        self, document: Mapping[str, Any], feed: str, at: datetime
+    ) -> tuple[TripDay | None, int]:
+        """The trip that a vehicle tells, and the number of its route."""
+        told = trip_of(document)
+        try:
+            trip = self.finder.find(told, feed, at.timestamp())
+            if trip is not None:
+                return trip, int(self.timetable.trips.route[trip[0]])
+            return None, (*self.finder.routes_of(f"{feed}:{told.get('routeId', '')}"), NONE)[0]
+        except MALFORMED:
+            return None, NONE
 
     def _head(self, thing: str, before: Vehicle | None, now: Vehicle) -> None:
         """Where a vehicle goes: what it says, else the way from where it was."""
@@ -213,11 +231,24 @@ class Matched:
             if hypot(east, north) * METRES_A_DEGREE >= MOVED_METRES_MIN:
                 self.headings[thing] = degrees(atan2(east, north)) % 360
 
-    def _predict(self, thing: str, vehicle: Vehicle) -> None:
-        if vehicle.trip is not None:
-            state = predict.trip_state(self.timetable, self.finder, vehicle)
-            if state is not None:
+    def _predict(self, things: Sequence[str]) -> None:
+        vehicles = [self.vehicles[thing] for thing in things]
+        states = predict.trip_states(self.timetable, self.finder, vehicles)
+        for thing, vehicle, state in zip(things, vehicles, states, strict=True):
+            if vehicle.trip is not None and state is not None:
                 self.predictions[thing] = (vehicle.trip, state)
+
+    def _expire(self, since: datetime) -> None:
+        """Let go of vehicles that were not seen since then, oldest first."""
+        while self._expiring and self._expiring[0][0] < since:
+            time, thing = heapq.heappop(self._expiring)
+            vehicle = self.vehicles.get(thing)
+            if vehicle is not None and vehicle.time <= time:
+                self._let_go(thing)
+
+    def _let_go(self, thing: str) -> None:
+        for kept in (self.vehicles, self.predictions, self.guesses, self.headings):
+            kept.pop(thing, None)
 
     def _guess(self, things: list[str], said: Things) -> None:
         """Look what trips these vehicles may run, by feed; those that wait longest first."""
@@ -234,7 +265,6 @@ class Matched:
                 if trip is not None:
                     route = int(self.timetable.trips.route[trip[0][0]])
                     self.vehicles[thing] = replace(vehicle, trip=trip[0], route=route)
-                    self._predict(thing, self.vehicles[thing])
 
     def _sighting(self, thing: str, static: str) -> Sighting:
         seen = self.vehicles[thing]

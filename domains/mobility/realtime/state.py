@@ -25,14 +25,19 @@ REFRESH_SECONDS = 0.25
 FEEDS_SECONDS = 5.0
 LOOK_BACK = timedelta(hours=3)
 """What was said longer ago is not looked at."""
+FORGET_EACH = timedelta(minutes=1)
 POSITION_AGE_MAX = timedelta(seconds=90)
 TRIP_UPDATE_AGE_MAX = timedelta(minutes=5)
 ALERT_AGE_MAX = timedelta(minutes=10)
 AGES_MAX = {"trip-update": TRIP_UPDATE_AGE_MAX, "alert": ALERT_AGE_MAX}
 AHEAD_MAX = timedelta(minutes=15)
 """As far ahead a feed's clock may be (see CHIMATA_FUTURE_SECONDS_MAX)."""
+PRESENT_EACH = timedelta(seconds=1)
+"""So often it is looked who is silent for too long."""
 APPENDS_MAX, ROWS_MAX = 1_000, 500_000
 PROPERTIES = ("vehicle-position", "vehicle-journey", "trip-update", "alert", "feed-message")
+OF_VEHICLES = frozenset({"vehicle-position", "vehicle-journey"})
+"""What says nothing of trip updates and alerts."""
 
 # ruff: noqa: S608 - the parts are constants of this file
 
@@ -130,6 +135,8 @@ class State:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _read_at: float = float("-inf")
     _feeds_at: float = float("-inf")
+    _forgot: datetime | None = None
+    _present: tuple[datetime, dict[str, set[str]]] | None = None
 
     def overlay(
         self, connection: PermittedConnection, timetable: Timetable, now: datetime
@@ -186,16 +193,22 @@ class State:
 
     def see(self, timetable: Timetable, now: datetime) -> Overlay:
         """What was read until now, as that timetable's overlay."""
-        self.entities.forget(now - LOOK_BACK)
+        if self._forgot is None or abs(now - self._forgot) > FORGET_EACH:
+            self.entities.forget(now - LOOK_BACK)
+            self._forgot = now
         said = self.entities.by_property
-        if self.matched is None or self.matched.timetable is not timetable:
+        back = self.made is not None and now < self.made.at - AHEAD_MAX
+        if self.matched is None or self.matched.timetable is not timetable or back:
             self.matched = Matched(timetable)
             changed = {(name, thing) for name, things in said.items() for thing in things}
         else:
             changed = self.entities.changed
         self.entities.changed = set()
         self.matched.take(changed, said, self.static_feeds)
-        present = present_things(said, now)
+        told = any(name not in OF_VEHICLES for name, _ in changed)
+        if told or self._present is None or abs(now - self._present[0]) >= PRESENT_EACH:
+            self._present = now, present_things(said, now)
+        present = self._present[1]
         return self.matched.overlay(now, now - POSITION_AGE_MAX, now + AHEAD_MAX, present)
 
 

@@ -1,6 +1,7 @@
 """Which trip is meant: by id, by route and start, by what the vehicle does; and how late it is."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from domains.mobility.realtime import predict
 from domains.mobility.realtime.matching import Finder, Sighting
-from domains.mobility.realtime.overlay import Vehicle
+from domains.mobility.realtime.overlay import TripState, Vehicle
 from tests.domains.mobility.realtime.feeds import AT
 from tests.domains.mobility.realtime.town import EIGHT, STOPS, line, town
 from tests.domains.mobility.timetables import Trip, timetable
@@ -124,8 +125,13 @@ def vehicle(seconds: float, along: float, trip: int = 0, **document: Any) -> Veh
     )
 
 
+def foretold(each: Vehicle) -> TripState | None:
+    (found,) = predict.trip_states(TOWN, FINDER, [each])
+    return found
+
+
 def late_at_the_end(each: Vehicle) -> int | None:
-    found = predict.trip_state(TOWN, FINDER, each)
+    found = foretold(each)
     if found is None or each.trip is None:
         return None
     assert found.predicted
@@ -140,7 +146,7 @@ def test_who_is_late_stays_late(late: int) -> None:
 
 
 def test_who_is_early_waits_at_the_next_stop() -> None:
-    found = predict.trip_state(TOWN, FINDER, vehicle(90, 0.5))
+    found = foretold(vehicle(90, 0.5))
     assert found is not None
     assert (found.arrival - TOWN.stop_times.arrival[:5]).tolist()[1:] == [-60, 0, 0, 0]
     assert (found.departure == TOWN.stop_times.departure[:5]).tolist()[1:] == [True] * 4
@@ -162,6 +168,29 @@ def test_who_is_not_on_the_trip_tells_nothing_of_it(each: Vehicle) -> None:
     assert late_at_the_end(each) is None
 
 
+def test_many_at_once_are_each_as_alone() -> None:
+    """Trips of other lengths among them, and vehicles that have none or are nowhere near."""
+    stops = [*STOPS, ("f", 135.0, 35.05)]
+    short = Trip("s", "q", [("b", EIGHT, EIGHT), ("a", EIGHT + 300, EIGHT + 330)])
+    alone = Trip("one", "q", [("a", EIGHT, EIGHT)])
+    untimed = [("a", EIGHT, EIGHT), ("b", -1, -1), ("f", EIGHT + 900, EIGHT + 900)]
+    trips = [line("t0", EIGHT), short, alone, Trip("u", "q", untimed), line("t4", EIGHT + 600)]
+    planned = timetable(stops, trips)
+    finder = Finder(planned)
+    many = [vehicle(n * 60, n / 3, n % 5) for n in range(15)]
+    many[3] = replace(many[3], trip=None)
+    many[8] = replace(many[8], longitude=99.0)
+    together = predict.trip_states(planned, finder, many)
+    for each, found in zip(many, together, strict=True):
+        (by_itself,) = predict.trip_states(planned, finder, [each])
+        assert (found is None) == (by_itself is None)
+        if found is not None and by_itself is not None:
+            assert found.arrival.tolist() == by_itself.arrival.tolist()
+            assert found.departure.tolist() == by_itself.departure.tolist()
+    assert sum(found is not None for found in together) >= 7
+    assert predict.trip_states(planned, finder, []) == []
+
+
 def test_the_error_of_predictions_on_made_journeys() -> None:
     """Vehicles that lose or gain a little on each leg, seen each 30 s with places that err by 10 m.
 
@@ -180,7 +209,7 @@ def test_the_error_of_predictions_on_made_journeys() -> None:
             begin = leaves if ahead == 0 else arrives[ahead - 1]
             along = ahead + min(1.0, (now - begin) / (arrives[ahead] - begin))
             where = vehicle(now - EIGHT, along + random.normal(0, 0.009))
-            found = predict.trip_state(TOWN, FINDER, where)
+            found = foretold(where)
             assert found is not None
             for stop in range(ahead, 4):
                 held.append(abs(found.arrival[stop + 1] - arrives[stop]))
