@@ -31,6 +31,8 @@ CONFIDENCE_MIN = 0.7
 TURN_DEGREES_MAX = 90.0
 GUESSED_AT_ONCE_MAX = 500
 """Vehicles of one turn: more wait for the next."""
+LOOKED_AT_MAX = 200_000
+"""Legs of one turn."""
 
 
 def seconds_of(text: str) -> int | None:
@@ -151,15 +153,20 @@ class Finder:
         """The trip that each vehicle seems to run, and how sure that is: 0 to 1.
 
         A trip is as likely as it is near to the vehicle and to its timetable, and sure where no
-        other is nearly as likely. Of GUESSED_AT_ONCE_MAX sightings at most the rest is None.
+        other is nearly as likely. None beyond GUESSED_AT_ONCE_MAX sightings, or LOOKED_AT_MAX legs.
         """
         found: list[tuple[TripDay, float] | None] = [None] * len(sightings)
         chosen = sightings[:GUESSED_AT_ONCE_MAX]
         if not chosen:
             return found
         places = self._places_at(feed, min(each.time for each in chosen))
-        for number, near in enumerate(places.near(chosen, AWAY_METRES_MAX)):
-            found[number] = self._likeliest(chosen[number], places, *near)
+        left = LOOKED_AT_MAX
+        for number, sighting in enumerate(chosen):
+            near = places.near(sighting, AWAY_METRES_MAX)
+            left -= len(near[0])
+            if left < 0:
+                break
+            found[number] = self._likeliest(sighting, places, *near)
         return found
 
     def _likeliest(
@@ -192,7 +199,9 @@ class Finder:
         places = self._places.get((feed, minute))
         if places is None:
             self._places.clear()
-            places = self._places[feed, minute] = Places(self.timetable, self._legs(feed, minute))
+            within = (minute * 60 - LATE_SECONDS_MAX, minute * 60 + 60 + EARLY_SECONDS_MAX)
+            trips = self._legs(feed, minute)
+            places = self._places[feed, minute] = Places(self.timetable, trips, within)
         return places
 
     def _legs(self, feed: str, minute: int) -> list[tuple[int, date, Int32]]:

@@ -31,7 +31,13 @@ class Place(Protocol):
 class Places:
     """Legs between stops that follow each other, of trips by day; at most LEGS_MAX."""
 
-    def __init__(self, timetable: Timetable, days: Sequence[tuple[int, date, Int32]]) -> None:
+    def __init__(
+        self,
+        timetable: Timetable,
+        days: Sequence[tuple[int, date, Int32]],
+        within: tuple[float, float],
+    ) -> None:
+        """Legs of these trips that are planned within these times, in seconds since 1970."""
         self.days = [day for _, day, _ in days]
         stops, times, offsets = timetable.stops, timetable.stop_times, timetable.trips.offsets
         at, self.trip, self.day, begins = _legs(offsets, days)
@@ -40,6 +46,7 @@ class Places:
         self.end = (times.arrival[at + 1] + begins).astype(np.float64)
         known = np.isfinite(stops.longitude[start] + stops.longitude[stop])
         known &= (times.departure[at] != UNTIMED) & (times.arrival[at + 1] != UNTIMED)
+        known &= (self.end >= within[0]) & (self.begin <= within[1])
         middle = float(np.mean(stops.latitude[start[known]])) if known.any() else 0.0
         self._scale = math.cos(math.radians(middle))
         from_x, from_y = self._metres(stops.longitude[start], stops.latitude[start])
@@ -52,21 +59,15 @@ class Places:
         lines = np.asarray(shapely.linestrings(ends.reshape(-1, 2, 2)))
         self._tree = shapely.STRtree(lines)
 
-    def near(self, places: Sequence[Place], metres_max: float) -> list[Near]:
-        """The legs within that distance of each place."""
-        x, y = self._metres(
-            np.array([p.longitude for p in places]), np.array([p.latitude for p in places])
-        )
-        points = np.stack([x, y], axis=1)
-        place, leg = self._tree.query(shapely.points(points), "dwithin", metres_max)
-        step, offset = self._step[leg], points[place] - self._from[leg]
+    def near(self, place: Place, metres_max: float) -> Near:
+        """The legs within that distance of a place."""
+        x, y = self._metres(np.array(place.longitude), np.array(place.latitude))
+        leg = self._tree.query(shapely.Point(float(x), float(y)), "dwithin", metres_max)
+        step, offset = self._step[leg], np.array([x, y]) - self._from[leg]
         square = np.maximum((step**2).sum(axis=1), 1e-9)
         along = np.clip((step * offset).sum(axis=1) / square, 0, 1)
         metres = np.hypot(*(offset - along[:, None] * step).T)
-        order = np.argsort(place, kind="stable")
-        bounds = np.searchsorted(place[order], np.arange(len(places) + 1))
-        parts = (order[bounds[i] : bounds[i + 1]] for i in range(len(places)))
-        return [(leg[part].astype(np.int32), metres[part], along[part]) for part in parts]
+        return leg.astype(np.int32), metres, along
 
     def _metres(self, longitude: Float64, latitude: Float64) -> tuple[Float64, Float64]:
         return longitude * METRES_A_DEGREE * self._scale, latitude * METRES_A_DEGREE
