@@ -184,10 +184,10 @@ def _bus(line: Line, day: date, start: int, late: int, since: int) -> Bus | None
     departures = [at + late * at // line.arrivals[-1] for at in line.departures]
     if since > arrivals[-1]:
         return None
-    index = bisect_right(departures, since)
+    index = min(bisect_right(departures, since), len(departures) - 1)
     before = max(index - 1, 0)
-    stop, last = line.stops[min(index, len(line.stops) - 1)], line.stops[before]
-    waits = since >= arrivals[index] if index < len(arrivals) else True
+    stop, last = line.stops[index], line.stops[before]
+    waits = since >= arrivals[index]
     share = 1.0
     if not waits and arrivals[index] > departures[before]:
         share = (since - departures[before]) / (arrivals[index] - departures[before])

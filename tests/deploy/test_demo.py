@@ -67,6 +67,14 @@ def test_every_bus_is_on_its_trip(database_url: str, hour: int) -> None:
             assert state.arrival[-1] - planned == bus.late_seconds
 
 
+def test_no_second_is_without_an_answer() -> None:
+    """Also that in which a bus ends."""
+    begin = int(time.time()) // HOUR * HOUR
+    for second in range(begin, begin + HOUR):
+        _, entities = buses.message(second * MICROSECONDS)
+        assert entities > 0
+
+
 def test_bikes_can_be_read_and_fit_their_racks() -> None:
     now = int(time.time()) // HOUR * HOUR * MICROSECONDS
     memory: dict[object, object] = {}
