@@ -1,4 +1,4 @@
-"""A city's timetable of 500,000 stop times until it can be asked for, beside raw COPY of its rows."""
+"""A city's timetable of 500,000 stop times until it can be asked for, beside COPY of its rows."""
 
 import tempfile
 import time
