@@ -97,7 +97,7 @@ class Subscriber:
     boxes: tuple[Box, ...] | None
     cursor: Cursor
     unit: str | None = None
-    waiting: deque[tuple[Cursor, bytes | None]] = field(default_factory=deque)
+    waiting: deque[tuple[Cursor, str, bytes | None]] = field(default_factory=deque)
     waiting_bytes: int = 0
     ended: bool = False
     reset_at: float = float("-inf")
@@ -108,16 +108,21 @@ class Subscriber:
         """Subscribers of the same view get the same bytes."""
         return classes_of(self.principal), self.boxes, self.unit
 
-    def push(self, cursor: Cursor, data: bytes | None) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether its stream is to end: it was told so, or its token is no longer valid."""
+        return self.ended or expired(self.principal)
+
+    def push(self, cursor: Cursor, data: bytes | None, name: str = "observations") -> None:
         """Queue an event (None: reset); a client too slow for its queue starts afresh."""
         full = len(self.waiting) >= QUEUE_EVENTS_MAX
         if data is None or full or self.waiting_bytes + len(data) > QUEUE_BYTES_MAX:
             # Nothing before a reset matters: it says to read everything again.
-            for passed, _ in self.waiting:
+            for passed, _, _ in self.waiting:
                 cursor = {**passed, **cursor}
             self.waiting.clear()
             self.waiting_bytes, data = 0, None
-        self.waiting.append((cursor, data))
+        self.waiting.append((cursor, name, data))
         self.waiting_bytes += len(data or b"")
         self.ready.set()
 
@@ -130,11 +135,11 @@ class Subscriber:
         """The queued events as they go over the wire; the cursor moves with them."""
         parts = []
         while self.waiting:
-            cursor, data = self.waiting.popleft()
+            cursor, event, data = self.waiting.popleft()
             self.cursor.update(cursor)
-            name, body = (b"reset", b"{}") if data is None else (b"observations", data)
+            name, body = ("reset", b"{}") if data is None else (event, data)
             head = b"" if not cursor else b"id: " + format_cursor(self.cursor).encode() + b"\n"
-            parts.append(head + b"event: " + name + b"\ndata: " + body + b"\n\n")
+            parts.append(head + b"event: " + name.encode() + b"\ndata: " + body + b"\n\n")
         self.waiting_bytes = 0
         self.ready.clear()
         return b"".join(parts)
@@ -439,7 +444,7 @@ async def _stream(
         else:
             # An id at once: a client that is cut off before its first event resumes from here.
             yield f"id: {format_cursor(subscriber.cursor)}\n\n".encode()
-        while not subscriber.ended and not expired(subscriber.principal):
+        while not subscriber.over:
             try:
                 await asyncio.wait_for(subscriber.ready.wait(), KEEP_ALIVE_SECONDS)
             except TimeoutError:

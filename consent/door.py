@@ -151,9 +151,11 @@ def cacheable(request: Request, body: Any, media_type: str = JSON) -> Response:
     return cacheable_bytes(request, encode(body), media_type)
 
 
-def cacheable_bytes(request: Request, encoded: bytes, media_type: str) -> Response:
-    """The same for what is encoded already."""
-    tag = f'"{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"'
+def cacheable_bytes(
+    request: Request, encoded: bytes, media_type: str, tag: str | None = None
+) -> Response:
+    """The same for what is encoded already, and has an ETag where it was made for many."""
+    tag = tag or f'"{hashlib.blake2b(encoded, digest_size=16).hexdigest()}"'
     scope = "private" if principal_of(request).role else "public"
     headers = {"ETag": tag, "Cache-Control": f"{scope}, no-cache", "Vary": "Authorization"}
     held = request.headers.get("if-none-match", "")

@@ -1,4 +1,4 @@
-"""The mobility sector's own words, part by part; personal trips are read by grants alone."""
+"""The mobility sector's own words, one router a part of it."""
 
 from fastapi import APIRouter
 
@@ -6,7 +6,8 @@ from domains.mobility.catalogue.routes import router as catalogue
 from domains.mobility.gtfs.routes import router as gtfs
 from domains.mobility.network.journey_routes import router as journeys
 from domains.mobility.network.routes import router as network
+from domains.mobility.realtime.routes import router as realtime
 
 router = APIRouter()
-for part in (catalogue, gtfs, network, journeys):
+for part in (catalogue, gtfs, network, journeys, realtime):
     router.include_router(part)

@@ -34,6 +34,7 @@ FILLED = {
     "{rejection}": MARK,
     "{gateway}": MARK,
     "{feed}": "a-feed",
+    "{kind}": "alerts",
     "{grant}": "00000000-0000-4000-8000-000000000001",
     "{recipient}": MARK,
     "{review}": "00000000-0000-4000-8000-000000000001",

@@ -130,6 +130,11 @@ class Matched:
             self._static[feed] = known
         return known
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The static feed of each gateway that was found so far."""
+        return dict(self._static)
+
     def _fitting(self, feed: str, said: Things) -> str | None:
         """The static feed that has most of the trips which this one tells of."""
         told = [

@@ -223,6 +223,14 @@ def overlay(connection: PermittedConnection, timetable: Timetable, now: datetime
     return state.overlay(connection, timetable, now)
 
 
+def sources(connection: PermittedConnection) -> dict[str, str]:
+    """The static feed that each source of real time tells of, by what `overlay` last saw."""
+    state: State | None = connection.kept.get("realtime")
+    if state is None:
+        return {}
+    return {**state.static_feeds, **(state.matched.sources if state.matched else {})}
+
+
 def present_things(said: Mapping[str, Mapping[str, Said]], now: datetime) -> dict[str, set[str]]:
     """The trip updates and alerts that hold, by property.
 
