@@ -1,38 +1,41 @@
 """A journey as it is answered: names, times in the zone of the place, and what touches it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
 import numpy as np
 
+from domains.mobility.network import fares
 from domains.mobility.network import journey_schemas as schemas
 from domains.mobility.network.calendar import day_start, zone
 from domains.mobility.network.journeys import Journey, Leg, Place, Way
 from domains.mobility.network.modes import mode_of
 from domains.mobility.network.raptor import Ride
+from domains.mobility.network.show import Show
 from domains.mobility.network.timetable import NONE, UNTIMED, Timetable
 from domains.mobility.realtime.overlay import Overlay
 
 ENTITIES_MAX = 1_000
 """Entities of one alert that are looked at."""
 
-Named = Callable[[str, int], str | None]
-"""(`stop_name`, `headsign`, `route_short_name` or `route_long_name`; its number) -> a name."""
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the documents of journeys are made with."""
 
-    timetable: Timetable
+    show: Show
     overlay: Overlay
-    named: Named
     estimated: bool = True
     geometry: bool = False
 
-    def journey(self, journey: Journey, fare: schemas.Fare | None) -> schemas.Journey:
+    @property
+    def timetable(self) -> Timetable:
+        """That whose numbers journeys have."""
+        return self.show.network.timetable
+
+    def journey(self, journey: Journey) -> schemas.Journey:
         """One journey."""
         legs = [self._leg(journey, leg) for leg in journey.legs]
         rides = journey.rides
@@ -44,16 +47,30 @@ class Answer:
             walking_metres=round(journey.walking_metres, 1),
             realtime=any(leg.realtime for leg in legs),
             estimated=any(leg.estimated for leg in legs),
-            fare=fare,
+            fares=self._fares(rides),
             alerts=sorted({alert for leg in legs for alert in leg.alerts}),
             legs=legs,
         )
 
+    def _fares(self, rides: Sequence[Ride]) -> list[schemas.JourneyFare]:
+        """What the rides cost; nothing where one of them has no fare."""
+        table, paid = self.timetable, []
+        for ride in rides:
+            first = int(table.trips.offsets[ride.trip])
+            called = table.stop_times.stop[first + ride.board : first + ride.alight + 1].tolist()
+            route = int(table.trips.route[ride.trip])
+            paid.append(fares.Ride(route, called, ride.departure, ride.arrival))
+        return [
+            schemas.JourneyFare(price=float(price.amount), currency=price.currency)
+            for price in fares.of(table, paid) or ()
+        ]
+
     def spot(self, place: Place) -> schemas.Spot:
         """A place, by the name of its stop where it is one."""
-        name, platform = place.name, None
+        name: str | None = place.name
+        platform = None
         if place.stop != NONE:
-            name = self.named("stop_name", place.stop) or place.name
+            name = self.show.named("stops", "stop_name", place.stop, place.name)
             platform = self.timetable.stops.platforms[place.stop]
         placed = np.isfinite(place.at).all()
         return schemas.Spot(
@@ -99,6 +116,7 @@ class Answer:
         departure, arrival = first.departure or first.arrival, last.arrival or last.departure
         if departure is None or arrival is None:
             raise RuntimeError("a ride begins and ends at calls with times")
+        shown = self.show.route(route)
         accessible = int(trips.wheelchair[ride.trip])
         return schemas.Leg(
             mode=mode_of(int(routes.type[route])),
@@ -112,12 +130,12 @@ class Answer:
             service_day=ride.day,
             route=schemas.LegRoute(
                 id=routes.ids.texts[route],
-                short_name=self.named("route_short_name", route),
-                long_name=self.named("route_long_name", route),
+                short_name=shown["short_name"],
+                long_name=shown["long_name"],
                 type=int(routes.type[route]),
                 colour=routes.colours[route],
             ),
-            headsign=self.named("headsign", int(trips.offsets[ride.trip]) + ride.board),
+            headsign=self.show.headsign(ride.trip, int(trips.offsets[ride.trip]) + ride.board),
             wheelchair_accessible=None if not accessible else accessible == 1,
             stops=calls[1:-1],
             geometry=self._line([(c.stop.longitude, c.stop.latitude) for c in calls]),

@@ -5,23 +5,25 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import shapely
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime
 
 from consent import door
 from consent.gate import PermittedConnection
 from core.errors import invalid
-from domains.mobility.network import isochrones, load, walking
+from domains.mobility.network import asked, isochrones, load, walking
 from domains.mobility.network import journey_schemas as schemas
+from domains.mobility.network.asked import NO_CONTROL, Lang
 from domains.mobility.network.bikes import merged
-from domains.mobility.network.journey_answer import Answer, Named
+from domains.mobility.network.journey_answer import Answer
 from domains.mobility.network.journeys import Place, Wish, place_of_stops, plan
 from domains.mobility.network.modes import MODES
+from domains.mobility.network.names import languages_of
 from domains.mobility.network.raptor import Raptor
-from domains.mobility.network.timetable import NONE, Timetable
+from domains.mobility.network.show import Show
+from domains.mobility.network.timetable import Timetable
 from domains.mobility.realtime import state
 from domains.mobility.realtime.overlay import Overlay
 from domains.mobility.sector import SECTOR
@@ -32,12 +34,9 @@ WALK_METRES_MAX = 5_000
 TRANSFERS_MAX = 8
 JOURNEYS_MAX = 5
 MINUTES_MAX, ISOCHRONES_MAX = 120, 6
-YEAR_MIN, YEAR_MAX = 1971, 2199
-LONGITUDE_MAX, LATITUDE_MAX = 180, 90
 CHOICES = frozenset({"transit", "bike", "walk", *MODES})
-NUMBERS = re.compile(r"\s*(-?\d{1,3}(?:\.\d{1,20})?)\s*,\s*(-?\d{1,2}(?:\.\d{1,20})?)\s*", re.ASCII)
+NUMBERS = re.compile(r"\s*-?\d{1,3}(\.\d{0,20})?\s*,\s*-?\d{1,3}(\.\d{0,20})?\s*", re.ASCII)
 
-NO_CONTROL = r"^[^\x00-\x1f\x7f]*$"
 Where = Annotated[
     str,
     Query(
@@ -45,7 +44,9 @@ Where = Annotated[
         examples=["139.767,35.681"], min_length=1, max_length=300, pattern=NO_CONTROL,
     ),
 ]  # fmt: skip
-When = Annotated[AwareDatetime | None, Query(description="ISO 8601 with an offset; now if absent")]
+When = Annotated[
+    str | None, Query(description="ISO 8601 with an offset; now if absent", max_length=40)
+]
 Metres = Annotated[float, Query(ge=0, le=WALK_METRES_MAX, description="of each walk")]
 
 
@@ -58,7 +59,7 @@ def read_journeys(
     destination: Annotated[Where, Query(alias="to")],
     depart: When = None,
     arrive: Annotated[
-        AwareDatetime | None, Query(description="be there by; not together with depart")
+        str | None, Query(description="be there by; not together with depart", max_length=40)
     ] = None,
     walk_max: Metres = 1_000.0,
     transfers_max: Annotated[int, Query(ge=0, le=TRANSFERS_MAX)] = 4,
@@ -73,7 +74,7 @@ def read_journeys(
             examples=["transit,walk"], max_length=200, pattern=NO_CONTROL,
         ),
     ] = "transit,bike,walk",
-    lang: Annotated[str | None, Query(max_length=35, pattern=NO_CONTROL)] = None,
+    lang: Lang = None,
     geometry: Annotated[bool, Query(description="with a line for each leg")] = False,
     limit: Annotated[int, Query(ge=1, le=JOURNEYS_MAX)] = 3,
 ) -> Response:  # fmt: skip
@@ -88,22 +89,21 @@ def read_journeys(
     chosen = frozenset(each.strip() for each in modes.split(",") if each.strip())
     if not chosen or chosen - CHOICES:
         raise invalid("modes", f"a list of {', '.join(sorted(CHOICES))}")
-    time = seconds_of("arrive" if arrive is not None else "depart", arrive or depart)
+    when = asked.moment("depart", depart) if arrive is None else asked.moment("arrive", arrive)
+    languages = languages_of(lang, request.headers.get("accept-language", ""))
     with door.reading(request, SECTOR) as connection:
         seen = Seen.by(connection)
     wish = Wish(
         origin=seen.place("from", origin), destination=seen.place("to", destination),
-        time=time, arrive_by=arrive is not None, walk_metres_max=walk_max,
+        time=math.floor(when.timestamp()), arrive_by=arrive is not None, walk_metres_max=walk_max,
         transfers_max=transfers_max, wheelchair=wheelchair, modes=chosen, limit=limit,
     )  # fmt: skip
     found = plan(seen.raptor, seen.overlay, wish)
-    answer = Answer(
-        seen.raptor.timetable, seen.overlay, names_of(seen.raptor.timetable), geometry=geometry
-    )
+    answer = Answer(Show(seen.network, languages), seen.overlay, geometry=geometry)
     body = schemas.Journeys(
         origin=answer.spot(wish.origin),
         destination=answer.spot(wish.destination),
-        journeys=[answer.journey(each, None) for each in found],
+        journeys=[answer.journey(each) for each in found],
     )
     return door.current(body.model_dump())
 
@@ -132,7 +132,7 @@ def read_isochrones(
     limits = sorted({int(each) for each in minutes.split(",")}, reverse=True)
     if len(limits) > ISOCHRONES_MAX or not all(1 <= each <= MINUTES_MAX for each in limits):
         raise invalid("minutes", f"up to {ISOCHRONES_MAX} numbers from 1 to {MINUTES_MAX}")
-    time = seconds_of("depart", depart)
+    time = math.floor(asked.moment("depart", depart).timestamp())
     with door.reading(request, SECTOR) as connection:
         seen = Seen.by(connection)
     place = seen.place("at", at)
@@ -157,25 +157,22 @@ def read_isochrones(
 class Seen:
     """What one caller may see: the timetable laid out for searches, and its real time."""
 
+    network: load.Network
     raptor: Raptor
     overlay: Overlay
 
     @classmethod
     def by(cls, connection: PermittedConnection) -> "Seen":
         """Laid out once a permission, until the timetable is another."""
-        timetable = load.timetable(connection)
-        overlay = state.overlay(connection, timetable, datetime.now(UTC))
+        network = load.network(connection)
+        overlay = state.overlay(connection, network.timetable, datetime.now(UTC))
         kept: _Kept = connection.kept.setdefault("journeys", _Kept())
-        return cls(kept.of(timetable), overlay)
+        return cls(network, kept.of(network.timetable), overlay)
 
     def place(self, field: str, text: str) -> Place:
         """Coordinates, or a stop; CityError `invalid` for neither."""
-        numbers = NUMBERS.fullmatch(text)
-        if numbers is not None:
-            longitude, latitude = float(numbers[1]), float(numbers[2])
-            if abs(longitude) > LONGITUDE_MAX or abs(latitude) > LATITUDE_MAX:
-                raise invalid(field, "longitude is from -180 to 180, latitude from -90 to 90")
-            return Place(longitude, latitude)
+        if NUMBERS.fullmatch(text):
+            return Place(*asked.point(field, text))
         timetable = self.raptor.timetable
         found = timetable.stops.ids.all_of(text)
         if not found:
@@ -196,39 +193,3 @@ class _Kept:
             if self._raptor is None or self._raptor.timetable is not timetable:
                 self._raptor = Raptor(timetable)
             return self._raptor
-
-
-def seconds_of(field: str, moment: datetime | None) -> int:
-    """Epoch seconds; now for None, CityError `invalid` for what no timetable can have."""
-    if moment is None:
-        moment = datetime.now(UTC)
-    if not YEAR_MIN <= moment.year <= YEAR_MAX:
-        raise invalid(field, f"years from {YEAR_MIN} to {YEAR_MAX}")
-    return math.floor(moment.timestamp())
-
-
-def names_of(timetable: Timetable) -> Named:
-    """Names as the feeds give them."""
-    stops, routes, trips, times = (
-        timetable.stops, timetable.routes, timetable.trips, timetable.stop_times,
-    )  # fmt: skip
-
-    def headsign(row: int) -> str | None:
-        own = int(times.headsign[row]) if len(times.headsign) else NONE
-        if own != NONE:
-            return timetable.headsigns[own]
-        trip = int(trips.offsets.searchsorted(row, "right")) - 1
-        return trips.headsigns[trip]
-
-    tables: dict[str, Any] = {
-        "stop_name": stops.names.__getitem__,
-        "route_short_name": routes.short_names.__getitem__,
-        "route_long_name": routes.long_names.__getitem__,
-        "headsign": headsign,
-    }
-
-    def named(field: str, number: int) -> str | None:
-        name: str | None = tables[field](number)
-        return name
-
-    return named

@@ -74,15 +74,15 @@ class Leg(BaseModel):
     alerts: list[str] = []
 
 
-class Fare(BaseModel):
-    """What the rides cost together; `price` as a decimal in its currency (ISO 4217)."""
+class JourneyFare(BaseModel):
+    """What all rides cost together, with the cheapest tickets, in one currency (ISO 4217)."""
 
-    price: str
+    price: float
     currency: str
 
 
 class Journey(BaseModel):
-    """Legs that follow each other."""
+    """Legs that follow each other; no `fares` where one of its rides has none."""
 
     departure: datetime
     arrival: datetime
@@ -91,7 +91,7 @@ class Journey(BaseModel):
     walking_metres: float
     realtime: bool
     estimated: bool
-    fare: Fare | None
+    fares: list[JourneyFare]
     alerts: list[str]
     legs: list[Leg]
 

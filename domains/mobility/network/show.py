@@ -92,7 +92,7 @@ class Show:
             "platform": timetable.stops.platforms[stop],
             "trip": timetable.trips.ids.texts[trip],
             "route": routes[route],
-            "headsign": self._headsign(departure),
+            "headsign": self.headsign(trip, departure.index),
             "direction": None if direction == NONE else direction,
             "service_day": departure.day.isoformat(),
             "holiday": calendar.holiday(timezone, departure.day),
@@ -105,22 +105,22 @@ class Show:
             "vehicle": departure.vehicle,
         }
 
-    def _headsign(self, departure: Departure) -> str | None:
-        """That of the stop time, else the trip's."""
+    def headsign(self, trip: int, index: int) -> str | None:
+        """That of a stop time (by its index), else its trip's."""
         timetable = self.network.timetable
         codes = timetable.stop_times.headsign
-        code = int(codes[departure.index]) if codes.size else NONE
-        value = timetable.trips.headsigns[departure.trip]
+        code = int(codes[index]) if codes.size else NONE
+        value = timetable.trips.headsigns[trip]
         if code == NONE:
-            return self.named("trips", "trip_headsign", departure.trip, value)
+            return self.named("trips", "trip_headsign", trip, value)
         trips = timetable.trips
         return self.network.names.of(
             self.languages,
-            int(trips.version[departure.trip]),
+            int(trips.version[trip]),
             ("stop_times", "stop_headsign"),
-            local(trips.ids.texts[departure.trip]).partition("@")[0],
+            local(trips.ids.texts[trip]).partition("@")[0],
             timetable.headsigns[code],
-            str(timetable.stop_times.sequence[departure.index]),
+            str(timetable.stop_times.sequence[index]),
         )
 
     def patterns(self, route: int, shape: Callable[[int], Shown | None]) -> list[Shown]:

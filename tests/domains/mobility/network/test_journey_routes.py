@@ -23,7 +23,14 @@ def client(
     module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     """One line of buses; t1 at 8:00 and, of the day before, t2 at 00:50; no token."""
-    imported(module_database_url, packed(SMALL))
+    fares = {
+        "fare_attributes.txt": "fare_id,price,currency_type,payment_method,transfers\n"
+        "f,210,JPY,0,0\n",
+        "fare_rules.txt": "fare_id,route_id,origin_id,destination_id\nf,r1,z1,z2\n",
+        "translations.txt": "table_name,field_name,language,translation,field_value\n"
+        "stops,stop_name,en,Station,駅前\n",
+    }
+    imported(module_database_url, packed(SMALL | fares))
     with client_of(module_database_url, tmp_path_factory.mktemp("served"), None) as served:
         yield served
 
@@ -49,6 +56,8 @@ def test_a_ride(client: TestClient) -> None:
     assert leg["route"]["short_name"] == "1"
     assert (journey["transfers"], journey["duration_seconds"]) == (0, 600)
     assert (journey["realtime"], journey["estimated"]) == (False, False)
+    assert journey["fares"] == [{"price": 210.0, "currency": "JPY"}]
+    assert ask(client, lang="en-GB")["journeys"][0]["legs"][0]["origin"]["name"] == "Station"
 
 
 def test_past_midnight_and_the_next_ones(client: TestClient) -> None:
