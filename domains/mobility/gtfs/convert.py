@@ -22,7 +22,6 @@ from domains.mobility.gtfs.values import (
     DATE,
     DISTANCE,
     ID,
-    ID_CHARACTERS_MAX,
     LATITUDE,
     LONGITUDE,
     PRICE,
@@ -156,16 +155,13 @@ class Reading:
         self.source = source
         self.report = report
         self.feed = Feed()
-        self._again: dict[str, Table] = {}
+        self.dates: Rows
+        """Those of calendar_dates.txt, once the services are there that it names."""
 
-    def rows(self, file: str, *, again: bool = False) -> Rows:
-        """The rows of a file, none where it is missing; `again`: it will be asked for twice."""
-        table = self._again.pop(file, None)
-        if table is None:
-            table = tables.read(file, self.source.files.get(file, b""), self.report)
-            self.feed.found[file] = len(table)
-        if again:
-            self._again[file] = table
+    def rows(self, file: str) -> Rows:
+        """The rows of a file, none where it is missing."""
+        table = tables.read(file, self.source.files.get(file, b""), self.report)
+        self.feed.found[file] = len(table)
         return Rows(table, self.report)
 
     def keys(self, table: str, column: str) -> pa.Array:
@@ -180,7 +176,6 @@ def convert(source: Source, report: Report, step: Any = lambda done: done) -> Fe
     for name, make in MAKERS:
         parts[name] = make(reading)
         step(name)
-    parts["service_date"] = _service_dates(reading)
     _information(reading)
     for name, content in source.files.items():
         if name in READ:
@@ -266,8 +261,9 @@ def _services(reading: Reading) -> Part:
     rows.more()
     order = ("service_id", "weekdays", "start_date", "end_date", "more")
     listed = rows.done(*order)
-    named = reading.rows("calendar_dates.txt", again=True).texts("service_id").unique().to_pylist()
-    known = pa.array([text for text in named if 0 < len(text) <= ID_CHARACTERS_MAX], pa.string())
+    reading.dates = reading.rows("calendar_dates.txt")
+    reading.dates.read(*CALENDAR_DATE)
+    known = reading.dates.columns["service_id"].unique()
     extra = known.filter(pa.array(tables.numbers(known, listed.columns["service_id"]) < 0))
     count = len(extra)
     added = {
@@ -284,8 +280,7 @@ def _services(reading: Reading) -> Part:
 
 
 def _service_dates(reading: Reading) -> Part:
-    rows = reading.rows("calendar_dates.txt")
-    rows.read(*CALENDAR_DATE)
+    rows = reading.dates
     rows.refer("service_id", "service", reading.keys("service", "service_id"))
     rows.unique("service_id", "service", "date")
     rows.columns["runs"] = pc.equal(rows.columns["exception"], 1)
@@ -425,6 +420,7 @@ MAKERS = (
     ("stop", _stops),
     ("route", _routes),
     ("service", _services),
+    ("service_date", _service_dates),
     ("shape", _shapes),
     ("trip", _trips),
     ("stop_time", _stop_times),

@@ -46,7 +46,7 @@ t2,25:10:00,25:10:00,s3,5
 """,
     "calendar.txt": """service_id,monday,tuesday,wednesday,thursday,friday,saturday,sunday,\
 start_date,end_date
-wd,1,1,1,1,1,0,0,20260401,20270331
+wd,1,1,1,1,1,1,1,20260401,20270331
 """,
     "feed_info.txt": """feed_publisher_name,feed_publisher_url,feed_lang,\
 feed_start_date,feed_end_date

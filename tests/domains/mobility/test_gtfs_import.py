@@ -67,7 +67,7 @@ def test_a_small_feed_is_stored_as_it_is(database_url: str) -> None:
     ]  # fmt: skip
     assert codes(outcome) == {}
     assert outcome.quality["score"] == 100
-    assert stored["service"][0]["weekdays"] == 0b0011111
+    assert stored["service"][0]["weekdays"] == 0b1111111
 
 
 def test_the_same_feed_again_is_known(database_url: str) -> None:
