@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from gtfs_validator.cli import main as validate
 
+from benchmarks import city_feed
 from core.tokens import Role
 from tests.domains.mobility.feeds import (
     RECORDED,
@@ -48,15 +49,15 @@ def published(url: str, folder: Path, feed: str) -> bytes:
     return answer.content
 
 
-def test_a_feed_is_published_as_it_was_read(database_url: str, tmp_path: Path) -> None:
+def test_a_feed_is_published_as_it_was_read(storage_url: str, tmp_path: Path) -> None:
     """Every table equal, down to the last digit and quote; deterministic bytes."""
-    first = imported(database_url, packed(ODD))
-    content = published(database_url, tmp_path, "small")
-    again = imported(database_url, content, "again")
-    assert everything(database_url, again.version) == everything(database_url, first.version)
+    first = imported(storage_url, packed(ODD))
+    content = published(storage_url, tmp_path, "small")
+    again = imported(storage_url, content, "again")
+    assert everything(storage_url, again.version) == everything(storage_url, first.version)
     # What was wrong with the first is not written again.
     assert first.refused == again.refused == {}
-    assert published(database_url, tmp_path, "again") == content
+    assert published(storage_url, tmp_path, "again") == content
 
 
 @pytest.mark.shared_data
@@ -81,9 +82,16 @@ def test_recorded_feeds_are_published_as_they_were_read(
 
 
 def test_what_is_valid_stays_valid(database_url: str, tmp_path: Path) -> None:
-    """A feed of ours: no error at all."""
+    """Feeds of ours, a line and a city of lines with zones, shapes and poles: no error at all."""
+    path = tmp_path / "city.zip"
+    stop_times = city_feed.write(path, stop_times=2000)
+    city = imported(database_url, path.read_bytes(), "city")
+    assert city.counts["stop_times"] == stop_times
+    # What its weekdays do on other holidays than it made is told, and nothing else.
+    assert {each["code"] for each in city.quality["problems"]} <= {"holiday_service", "stop_unused"}
     imported(database_url, packed(SMALL))
-    assert errors(published(database_url, tmp_path, "small"), tmp_path / "judged") == set()
+    for feed in ("city", "small"):
+        assert errors(published(database_url, tmp_path, feed), tmp_path / feed) == set()
 
 
 def errors(content: bytes, folder: Path) -> set[str]:
