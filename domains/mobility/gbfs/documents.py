@@ -42,7 +42,7 @@ APP: Table = (Field("store_uri", URI, True), Field("discovery_uri", URI, True))
 
 SYSTEM_INFORMATION: Table = (
     Field("system_id", ID, True),
-    Field("languages", LANGUAGES, v2=""),
+    Field("languages", LANGUAGES, earlier=("language",), v2="language"),
     Field("name", TEXT, True),
     Field("opening_hours", STRING, v2=""),
     Field("short_name", TEXT),

@@ -351,7 +351,12 @@ def many(table: Table) -> Kind:
 TEXT = Kind(_localised(_text), _with_language, _in_language)
 LINKS = Kind(_localised(_uri), _with_language, _in_language)
 STRING, ID, URI = Kind(_text), Kind(_identity), Kind(_uri)
-IDS, LANGUAGES = Kind(_list_of(_identity)), Kind(_list_of(_language))
+IDS = Kind(_list_of(_identity))
+# One in 2.x, and the first is the one that its texts are in.
+LANGUAGES = Kind(
+    lambda value: _list_of(_language)([value] if isinstance(value, str) else value),
+    older=lambda value, language: value[0],
+)
 WHOLE, NUMBER = Kind(_whole), Kind(_between(0, 1e9))
 RATE = Kind(_between(-1e9, 1e9))
 PRICE, BOOLEAN, DATE, ZONE = Kind(_price), Kind(_boolean), Kind(_date), Kind(_zone)

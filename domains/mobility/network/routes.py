@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from consent import door
 from consent.gate import PermittedConnection
 from core.errors import CityError
+from domains.mobility.gbfs.nearby import around as shared_vehicles
 from domains.mobility.network import asked, load, near, schemas
 from domains.mobility.network import fares as priced
 from domains.mobility.network.asked import AnId, Lang, RouteId, StopId
@@ -32,7 +33,7 @@ router = APIRouter()
 ROWS_MAX = 1_000
 NEAR_RADIUS_MAX = 2_000
 NEAR_DEPARTURES = 3
-SOURCES: tuple[near.Source, ...] = ()
+SOURCES: tuple[near.Source, ...] = (shared_vehicles,)
 """What each mode besides public transport has around a point."""
 
 Limit = Annotated[int, Query(ge=1, le=ROWS_MAX, description="how many at most")]
