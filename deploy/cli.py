@@ -229,6 +229,7 @@ def demo() -> None:
     with psycopg.connect(settings.database_url) as connection:
         local.declare_open(connection, GATEWAYS)
     city.register(settings.database_url)
+    city.consent(f"http://{settings.http}", keys, settings.audience)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

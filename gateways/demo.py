@@ -17,11 +17,12 @@ from threading import Event
 from core.clock import MICROSECONDS, now_us
 from core.errors import CityError
 from domains.farms import wire as farms_wire
+from domains.mobility import wire as mobility_wire
 from gateways.batches import Batch
 from gateways.delivery import Delivery, Window
 from gateways.outbox import Outbox
 from gateways.senders.mqtt import MqttSender
-from gateways.simulators import bikes, buses, edge, farms, ports, signals
+from gateways.simulators import bikes, buses, edge, farms, ports, riders, signals
 from gateways.simulators.city import Crossing, crossings
 
 LOG = logging.getLogger("chimata.demo")
@@ -130,6 +131,17 @@ def bikes_source(tick: int, time_us: int) -> Payloads:
         yield "gbfs", bikes.status(time_us), 1
 
 
+def riders_source(tick: int, time_us: int) -> Payloads:
+    """Where the phones on buses are, and the taps since the last time."""
+    step_us = riders.REPORT_SECONDS * MICROSECONDS
+    if time_us % step_us == 0 or tick == 0:
+        for track in riders.tracks(time_us):
+            yield "gpx", track, 1
+        taps = riders.taps(time_us, time_us - step_us)
+        if taps:
+            yield "tap-csv", mobility_wire.write_tap_csv(taps), len(taps)
+
+
 SOURCES: dict[str, tuple[str, Source]] = {
     **{f"demo-signals-{n + 1}": ("signals", district_source(n)) for n in range(4)},
     "demo-ports": ("ports", ports_source),
@@ -137,6 +149,7 @@ SOURCES: dict[str, tuple[str, Source]] = {
     "demo-edge": ("edge", edge_source),
     buses.REALTIME: ("mobility", buses_source),
     bikes.FEED: ("mobility", bikes_source),
+    riders.GATEWAY: ("mobility", riders_source),
 }
 GATEWAYS: dict[str, str] = {gateway: sector for gateway, (sector, _) in SOURCES.items()}
 """The gateways of the demo city and their sectors: each needs a token of its own."""

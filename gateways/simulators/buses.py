@@ -74,6 +74,8 @@ class Bus:
     line: Line
     day: date
     trip: str
+    start: int
+    """Second of the service day in which it should leave the first stop."""
     late_seconds: int
     longitude: float
     latitude: float
@@ -193,7 +195,8 @@ def _bus(line: Line, day: date, start: int, late: int, since: int) -> Bus | None
         share = (since - departures[before]) / (arrivals[index] - departures[before])
     east, north = _metres(last, stop)
     return Bus(
-        line, day, trip_id(line, start), late * min(since, line.arrivals[-1]) // line.arrivals[-1],
+        line, day, trip_id(line, start), start,
+        late * min(since, line.arrivals[-1]) // line.arrivals[-1],
         last.longitude + (stop.longitude - last.longitude) * share,
         last.latitude + (stop.latitude - last.latitude) * share,
         math.degrees(math.atan2(east, north)) % 360, 0.0 if waits else SPEED, index, waits,

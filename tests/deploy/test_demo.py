@@ -11,10 +11,14 @@ from gtfs_validator.cli import main as validate
 
 from core.clock import MICROSECONDS
 from core.sector import Context
+from core.settings import Settings
+from core.tokens import Role, issue, load_keys
 from deploy import demo
 from domains.mobility.decode import decode
-from gateways.demo import bikes_source
-from gateways.simulators import bikes, buses
+from gateways.demo import bikes_source, riders_source
+from gateways.simulators import bikes, buses, riders
+from ingest import http
+from tests.api.conftest import served_with
 from tests.domains.mobility.realtime.town import opened
 
 HOUR = 3_600
@@ -73,6 +77,46 @@ def test_no_second_is_without_an_answer() -> None:
     for second in range(begin, begin + HOUR):
         _, entities = buses.message(second * MICROSECONDS)
         assert entities > 0
+
+
+def test_riders_are_seen_by_whom_they_let(database_url: str, tmp_path: Path) -> None:
+    """Tracks and taps are personal; of all who ride, those leave who granted, to whom they did."""
+    settings = Settings(database_url=database_url, data=tmp_path)
+    now = at_noon()
+    with served_with(settings, http.router(settings)) as served:
+        keys = load_keys(tmp_path / "keys")
+        for _ in range(2):
+            demo.consent(served.url, keys, settings.audience)
+        token = issue(keys, Role.GATEWAY, gateway=riders.GATEWAY)
+        for form, payload, _ in riders_source(0, now):
+            answer = served.client.post(
+                f"{served.url}/v1/ingest/mobility/{form}", content=payload,
+                headers={"Authorization": f"Bearer {token}"},
+            )  # fmt: skip
+            assert answer.json()["batches"][0]["rejected"] == 0, answer.text
+        reader = issue(keys, Role.RECIPIENT, subject=demo.MAAS)
+        asked = {"purpose": demo.PURPOSE, "category": demo.CATEGORIES[0]}
+        seen = served.client.get(
+            f"{served.url}/v1/mobility/personal/observations", params=asked,
+            headers={"Authorization": f"Bearer {reader}"},
+        ).json()["observations"]  # fmt: skip
+        assert served.get("/v1/mobility/latest").json()["features"] == []
+    on_a_bus = [rider for rider, _ in riders.riding(now)]
+    assert 0 < len(seen) == sum(rider.grants for rider in on_a_bus) < len(on_a_bus)
+
+
+def at_noon() -> int:
+    """A moment, µs, at which somebody is on every line."""
+    day = datetime.now(UTC).astimezone(buses.JAPAN) - timedelta(days=1)
+    moment = day.replace(hour=12, minute=5, second=0, microsecond=0)
+    return int(moment.timestamp()) * MICROSECONDS
+
+
+def test_nobody_is_on_two_buses_at_once() -> None:
+    noon = at_noon()
+    for minute in range(24 * 60):
+        who = [rider.person for rider, _ in riders.riding(noon + minute * 60 * MICROSECONDS)]
+        assert len(who) == len(set(who))
 
 
 def test_bikes_can_be_read_and_fit_their_racks() -> None:
