@@ -75,7 +75,10 @@ class Days:
         """The latest time of a service day that an overlay predicts."""
         kept = self._late
         if kept is None or kept[0] is not overlay:
-            predicted = (int(each.departure.max(initial=0)) for each in overlay.trips.values())
+            # Predicted times never go backwards: the last one is the latest.
+            predicted = (
+                int(max(each.departure[-1:], default=0)) for each in overlay.trips.values()
+            )
             kept = self._late = (overlay, min(max(predicted, default=0), patterns.SECONDS_MAX))
         return kept[1]
 
