@@ -75,9 +75,9 @@ def trips(draw: st.DrawFn, number: int) -> list[Trip]:
     line = draw(st.lists(st.integers(0, STOPS - 1), min_size=2, max_size=6))
     pickups = draw(st.lists(st.sampled_from((0, 0, 0, 1)), min_size=6, max_size=6))
     drops = draw(st.lists(st.sampled_from((0, 0, 0, 1)), min_size=6, max_size=6))
-    made = []
-    for each in range(draw(st.integers(1, 4))):
-        time, calls = draw(minutes), []
+    made, begin = [], draw(minutes)
+    for each in range(draw(st.integers(1, 5))):
+        time, calls = begin + draw(st.integers(0, 8)) * 150, []
         for place, stop in enumerate(line):
             came = time
             time += draw(st.sampled_from((0, 0, 60, 300)))
@@ -85,7 +85,7 @@ def trips(draw: st.DrawFn, number: int) -> list[Trip]:
             timed = (came, time) if given or place else (UNTIMED, UNTIMED)
             calls.append(Call(f"s{stop}", *timed, pickups[place], drops[place]))
             time += draw(st.sampled_from((0, 60, 300, 600, 1500)))
-        days = draw(st.lists(st.sampled_from(DAYS), min_size=1, unique=True))
+        days = draw(st.just(DAYS) | st.lists(st.sampled_from(DAYS), min_size=1, unique=True))
         wheelchair = draw(st.integers(0, 2))
         made.append(Trip(f"t{number}-{each}", calls, days, f"r{number % 3}", wheelchair))
     if draw(st.booleans()):  # every so often: a trip of frequencies.txt, expanded
@@ -160,7 +160,7 @@ def overlays(draw: st.DrawFn, timetable: Timetable) -> Overlay:
     return Overlay(datetime(2026, 6, 10, tzinfo=UTC), states, tuple(closures))
 
 
-@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_journeys_are_those_that_trying_everything_finds(data: st.DataObject) -> None:
     """Each number of rides, both directions of time, with and without real time."""
@@ -180,11 +180,38 @@ def test_journeys_are_those_that_trying_everything_finds(data: st.DataObject) ->
     places = st.dictionaries(
         st.integers(1, size - 1), st.sampled_from((0, 0, 90, 1200)), min_size=1, max_size=2
     )
-    begin = int(datetime(2026, 6, 9, 12, tzinfo=UTC).timestamp())
     found = oracle.runs(timetable, overlay, DAYS)
+    noon = int(datetime(2026, 6, 10, 3, tzinfo=UTC).timestamp())
+    times = sorted({event.departure for run in found for event in run.events}) or [noon]
     for _ in range(4):
-        time = begin + 300 * data.draw(st.integers(0, 12 * 36))
+        time = data.draw(st.sampled_from(times)) + data.draw(
+            st.sampled_from((-7200, -600, -60, 0, 60, 600, 7200))
+        )
         agree(raptor, overlay, found, time, data.draw(places), data.draw(places))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_trips_that_overtake(seed: int) -> None:
+    """Lines on which every trip has its own pace, and any may overtake any."""
+    chance = random.Random(seed)
+    made = []
+    for line in range(4):
+        stops = [f"s{chance.randrange(STOPS)}" for _ in range(5)]
+        for number in range(12):
+            time, calls = 8 * 3600 + chance.randrange(5400), []
+            for stop in stops:
+                calls.append(Call(stop, time, time + chance.randrange(90)))
+                time = calls[-1].departure + chance.randrange(30, 1500)
+            made.append(Trip(f"t{line}-{number}", calls, [DAY]))
+    places = [Stop("station", 139.7, 35.6, kind=1)]
+    places += [Stop(f"s{n}", 139.7 + 0.003 * n, 35.6) for n in range(STOPS)]
+    raptor = Raptor(timetable_of(Plan(places, made)))
+    found = oracle.runs(raptor.timetable, PLANNED, DAYS)
+    morning = int(datetime(2026, 6, 9, 23, tzinfo=UTC).timestamp())
+    for _ in range(6):
+        time = morning + chance.randrange(7200)
+        ends = [{chance.randrange(1, STOPS + 1): chance.randrange(300)} for _ in range(2)]
+        agree(raptor, PLANNED, found, time, ends[0], ends[1])
 
 
 FEEDS = {
