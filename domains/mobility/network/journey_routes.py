@@ -13,10 +13,11 @@ from fastapi import APIRouter, Query, Request, Response
 from consent import door
 from consent.gate import PermittedConnection
 from core.errors import invalid
+from domains.mobility.gbfs import state as stations
 from domains.mobility.network import asked, isochrones, load, walking
 from domains.mobility.network import journey_schemas as schemas
 from domains.mobility.network.asked import NO_CONTROL, Lang
-from domains.mobility.network.bikes import merged
+from domains.mobility.network.bikes import Bikes, merged
 from domains.mobility.network.journey_answer import Answer
 from domains.mobility.network.journeys import Place, Wish, place_of_stops, plan
 from domains.mobility.network.modes import MODES
@@ -98,7 +99,7 @@ def read_journeys(
         time=math.floor(when.timestamp()), arrive_by=arrive is not None, walk_metres_max=walk_max,
         transfers_max=transfers_max, wheelchair=wheelchair, modes=chosen, limit=limit,
     )  # fmt: skip
-    found = plan(seen.raptor, seen.overlay, wish)
+    found = plan(seen.raptor, seen.overlay, wish, seen.bikes)
     answer = Answer(Show(seen.network, languages), seen.overlay, geometry=geometry)
     body = schemas.Journeys(
         origin=answer.spot(wish.origin),
@@ -160,14 +161,21 @@ class Seen:
     network: load.Network
     raptor: Raptor
     overlay: Overlay
+    bikes: Bikes
 
     @classmethod
     def by(cls, connection: PermittedConnection) -> "Seen":
         """Laid out once a permission, until the timetable is another."""
         network = load.network(connection)
-        overlay = state.overlay(connection, network.timetable, datetime.now(UTC))
+        now = datetime.now(UTC)
+        overlay = state.overlay(connection, network.timetable, now)
+        shared = stations.bikes(connection, now)
         kept: _Kept = connection.kept.setdefault("journeys", _Kept())
-        return cls(network, kept.of(network.timetable), overlay)
+        bikes = Bikes(
+            shared.ids, tuple(name or "" for name in shared.names), shared.longitude,
+            shared.latitude, shared.bikes, shared.docks,
+        )  # fmt: skip
+        return cls(network, kept.of(network.timetable), overlay, bikes)
 
     def place(self, field: str, text: str) -> Place:
         """Coordinates, or a stop; CityError `invalid` for neither."""
