@@ -91,10 +91,10 @@ def send(url: str, tokens: list[str], rate: int, signals: int, ticks: int) -> No
                 for index in range(first, first + changes)
             ]
             gateway.publish("signals", "json", "events", tick, orjson.dumps(batch))
-    _settle(gateways, ticks)
+    settle(gateways, ticks)
 
 
-def _settle(gateways: list[stack.Gateway], batches: int) -> None:
+def settle(gateways: list[stack.Gateway], batches: int) -> None:
     """Wait until every batch has a receipt."""
     for gateway in gateways:
         stored: set[int] = set()
