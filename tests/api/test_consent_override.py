@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import psycopg
 import pytest
+from shapely.geometry import Point, Polygon
 
 from consent.vocabulary import EMERGENCIES
 from core.errors import CityError
@@ -136,6 +138,22 @@ def test_property_17_only_its_area(town: Town) -> None:
     opened(town, things=None, area=SQUARE)
     assert seen(town) == [20.0, 0.0, 20.0, 40.0], "a fixed one always"
     assert len(read(town, limit="1").json()["observations"]) == 1
+
+
+def test_property_17_a_small_area_is_no_larger_than_it_is(town: Town) -> None:
+    """Some hundred metres, slanted: as shapely sees it, but for what lies within centimetres."""
+    random = Random(17)
+    for _ in range(200):
+        corners = [(139 + random.uniform(0, 1e-3), 35 + random.uniform(0, 1e-3)) for _ in range(3)]
+        area = Polygon(corners)
+        place = Point(139 + random.uniform(-2e-4, 1.2e-3), 35 + random.uniform(-2e-4, 1.2e-3))
+        if area.boundary.distance(place) < 1e-6:
+            continue
+        found = town.connection.execute(
+            "SELECT consent.lies_in(%s::polygon, %s, %s)",
+            (f"({','.join(map(str, corners))})", place.x, place.y),
+        ).fetchone()
+        assert found == (area.contains(place),), (corners, place)
 
 
 def test_property_17_it_is_on_record_and_the_persons_are_told(town: Town) -> None:
