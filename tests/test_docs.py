@@ -194,6 +194,8 @@ def test_the_commands_of_mobility_run(lively: Platform) -> None:
     assert "/problems/" not in done.stdout
     assert '"id":"neighbour"' in done.stdout
     assert "neighbour is removed" in done.stdout
+    assert '"scheduled":"' in done.stdout
+    assert '"fares":[' in done.stdout
 
 
 def test_the_walk_through_of_consent_runs(lively: Platform) -> None:
