@@ -1,7 +1,7 @@
 """GET /v1/mobility/journeys and /isochrones: what is answered, and what is refused."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from fastapi.testclient import TestClient
 
 from core.tokens import Role
 from tests.domains.mobility.feeds import SMALL, import_recorded, imported, packed
+from tests.domains.mobility.test_gbfs_import import imported as gbfs_imported
+from tests.domains.mobility.test_gbfs_publish import documents, write
 from tests.domains.serving import client_of
 
 JOURNEYS, ISOCHRONES = "/v1/mobility/journeys", "/v1/mobility/isochrones"
@@ -160,6 +162,21 @@ def test_a_competitive_feed_is_for_those_who_may(database_url: str, tmp_path: Pa
         assert client.get(JOURNEYS, params=asked | {"from": "small:s1"}).status_code == 422
     with client_of(database_url, tmp_path, Role.STAFF) as client:
         assert ask(client, **asked)["journeys"]
+
+
+def test_a_shared_bike_is_ridden(database_url: str, tmp_path: Path) -> None:
+    """Between two stations that were heard just now; a kilometre is 1,445 m of ways, 7 minutes."""
+    told = documents()
+    for each in told.values():
+        each["last_updated"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    gbfs_imported(database_url, write(tmp_path / "city", told))
+    with client_of(database_url, tmp_path, None) as client:
+        asked = {"from": "135.0,35.0001", "to": "135.0,35.0099", "modes": "bike"}
+        (journey,) = ask(client, **asked)["journeys"]
+    assert [leg["mode"] for leg in journey["legs"]] == ["walk", "bike", "walk"]
+    ride = journey["legs"][1]
+    assert (ride["origin"]["id"], ride["destination"]["id"]) == ("city:1%2F2", "city:s2")
+    assert ride["duration_seconds"] == pytest.approx(90 + 1445 / 3.5, abs=2)
 
 
 @pytest.mark.shared_data
