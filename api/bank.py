@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from api import problems
 from api.consent import Body, Done, done
-from api.fields import After, Limit, next_url, open_cursor, page_size
+from api.fields import After, Limit, Moment, next_url, open_cursor, page_size
 from api.recipients import Both, Short, Text
 from api.reviews import Digest
 from api.schemas import example
@@ -127,7 +127,7 @@ class Successor(Body):
 class ClosingBody(Body):
     """The end of the business: who takes over, what is handed over, how persons take theirs."""
 
-    ends_at: AwareDatetime = Field(description="until then persons may choose and take their data")
+    ends_at: Moment = Field(description="until then persons may choose and take their data")
     reason: Both
     successor: Successor | None = Field(None, description="null: nobody, all is erased")
     handed_over: list[Short] = Field([], max_length=ITEMS_MAX)

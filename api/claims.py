@@ -6,12 +6,12 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 import domains
 from api import problems
 from api.consent import Body, Key
-from api.fields import NO_CONTROL, After, Limit, open_place, page_of, page_size
+from api.fields import NO_CONTROL, After, Limit, Moment, open_place, page_of, page_size
 from consent import claims, corrections, door
 from consent.claims import Claim
 from consent.results import Row
@@ -47,7 +47,7 @@ class CorrectionBody(Body):
     sector: Name
     thing: Name
     property: Name
-    phenomenon_time: AwareDatetime
+    phenomenon_time: Moment
     result: Any = Field(description="of the kind of the one that it replaces")
     reason: Words
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
-from api.fields import NO_CONTROL, KnownSector, ThingId
+from api.fields import NO_CONTROL, KnownSector, Moment, ThingId
 from consent import areas, door, grants
 from consent.grants import Terms
 from consent.levels import LEVELS
@@ -70,10 +70,10 @@ class GrantBody(Body):
     purpose: Code
     category: Code
     operation: Operation = Operation.READ
-    event_from: AwareDatetime | None = Field(None, description="of the data, inclusive")
-    event_to: AwareDatetime | None = Field(None, description="of the data, exclusive")
-    valid_from: AwareDatetime | None = Field(None, description="of the reading, inclusive")
-    valid_to: AwareDatetime = Field(description="of the reading, exclusive")
+    event_from: Moment | None = Field(None, description="of the data, inclusive")
+    event_to: Moment | None = Field(None, description="of the data, exclusive")
+    valid_from: Moment | None = Field(None, description="of the reading, inclusive")
+    valid_to: Moment = Field(description="of the reading, exclusive")
     resolution: Resolution = Field("exact", description="the most exact that may be shown")
     countries: list[Country] = Field(["JP"], min_length=1, max_length=COUNTRIES_MAX)
     area: Area | None = Field(None, description="of data from there alone; null: from anywhere")
@@ -116,8 +116,8 @@ class BindingBody(Body):
     persons: list[Annotated[str, Field(min_length=1, max_length=256, pattern=NO_CONTROL)]] = Field(
         min_length=1, max_length=PERSONS_MAX, description="the `sub` of their tokens"
     )
-    event_from: AwareDatetime
-    event_to: AwareDatetime | None = None
+    event_from: Moment
+    event_to: Moment | None = None
 
 
 class Done(BaseModel):

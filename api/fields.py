@@ -11,6 +11,7 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.routing import APIRoute
+from pydantic import AfterValidator, AwareDatetime
 
 import domains
 from consent.log import Place
@@ -27,6 +28,17 @@ CURSOR_CHARACTERS_MAX = 1024
 BBOX_NUMBERS = 4
 NEAR_NUMBERS = 3
 
+
+def in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC: PostgreSQL knows no offset of 16 hours and more."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is outside of the years 1 to 9999") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+"""A time with its offset, of a body."""
 SectorName = Annotated[
     str,
     Path(description="a sector of /v1/sectors", examples=["ports"], pattern=NO_CONTROL),

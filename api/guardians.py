@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
 from api.consent import Body, Done, done
-from api.fields import NO_CONTROL
+from api.fields import NO_CONTROL, Moment
 from consent import door, guardians
 from consent.guardians import Guardianship
 
@@ -28,8 +28,8 @@ class GuardianshipBody(Body):
     guardian: Person
     kind: Kind
     born: date | None = None
-    valid_from: AwareDatetime | None = Field(None, description="left out: from now on")
-    valid_to: AwareDatetime | None = Field(None, description="exclusive; left out: no other end")
+    valid_from: Moment | None = Field(None, description="left out: from now on")
+    valid_to: Moment | None = Field(None, description="exclusive; left out: no other end")
 
     model_config = ConfigDict(
         extra="forbid",

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from api import problems
 from api.consent import Body, Done, Key, done
-from api.fields import NO_CONTROL, After, Limit, open_place, page_of, page_size
+from api.fields import NO_CONTROL, After, Limit, Moment, open_place, page_of, page_size
 from api.recipients import RecipientKey, Short, Text
 from api.schemas import example
 from consent import benefits, breaches, door, incidents
@@ -110,9 +110,9 @@ class IncidentBody(Body):
     """A leak, loss or damage, as far as it is known; concerned is who is named, and whoever's data
     the recipient got in that time."""
 
-    known_at: AwareDatetime
-    happened_from: AwareDatetime
-    happened_to: AwareDatetime
+    known_at: Moment
+    happened_from: Moment
+    happened_to: Moment
     recipient: Key | None = Field(None, description="at whom; left out: at the bank")
     grounds: list[Ground] = Field(
         [], max_length=4, description="why it is to be reported (Rule 7); `many` is counted, too"

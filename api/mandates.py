@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
 from api.consent import Body, Done, GrantBody, GrantId, Key, done
-from api.fields import NO_CONTROL
+from api.fields import NO_CONTROL, Moment
 from api.preferences import Words
 from consent import door, mandates
 from consent.results import Row
@@ -62,7 +62,7 @@ class MandateBody(Body):
     """Whom a person appoints, and until when; from now on."""
 
     delegate: Key
-    valid_to: AwareDatetime
+    valid_to: Moment
     special: bool = Field(False, description="for data that require care, such as health, too")
 
     model_config = ConfigDict(

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import domains
 from api import problems
 from api.consent import Body, Code, Done, Key, done
-from api.fields import NO_CONTROL
+from api.fields import NO_CONTROL, Moment
 from api.guardians import Person
 from api.schemas import Titles
 from api.transfers import Text
@@ -34,8 +34,8 @@ class OverrideBody(Body):
     purpose: Code = Field(description="one of an emergency's")
     category: Code
     sector: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROL)]
-    event_from: AwareDatetime = Field(description="of the data, inclusive")
-    event_to: AwareDatetime = Field(description="of the data, exclusive: at most a week later")
+    event_from: Moment = Field(description="of the data, inclusive")
+    event_to: Moment = Field(description="of the data, exclusive: at most a week later")
     reason: Text = Field(description="what has happened")
     authority: Text = Field(description="who asked for it, and under which number")
     hardship: Text = Field(description="why consent is hard to get")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import domains
 from api import problems
@@ -18,6 +18,7 @@ from api.fields import (
     NO_CONTROL,
     After,
     Limit,
+    Moment,
     next_url,
     open_cursor,
     open_place,
@@ -49,7 +50,7 @@ Step = Annotated[
     Path(description="the items 1 to 5 of Rule 34 of the enforcement rules"),
 ]
 YEARS = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-Moment = Annotated[AwareDatetime, Field(ge=YEARS[0], lt=YEARS[1])]
+Time = Annotated[Moment, Field(ge=YEARS[0], lt=YEARS[1])]
 Text = Annotated[str, Field(min_length=1, max_length=2_000, pattern=NO_CONTROL)]
 
 
@@ -68,8 +69,8 @@ class Terms(BaseModel):
     property: Code
     recipient: Key = Field(description="to whom persons granted the operation `anonymise`")
     purpose: Code
-    event_from: Moment = Field(description="of the data, inclusive: midnight, or an hour")
-    event_to: Moment = Field(description="of the data, exclusive")
+    event_from: Time = Field(description="of the data, inclusive: midnight, or an hour")
+    event_to: Time = Field(description="of the data, exclusive")
     resolution: Literal["hour", "day"] = Field(
         description="an hour and squares of 1 km, or a day and squares of 10 km (JIS X 0410)"
     )

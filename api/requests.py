@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import domains
 from api import problems
 from api.consent import Body, Code, Done, Resolution, done
-from api.fields import Limit
+from api.fields import Limit, Moment
 from api.preferences import Words
 from consent import decisions, door, reasons, requests
 from consent.decisions import ALIKE_MAX, Answer, Decision
@@ -42,9 +42,9 @@ class RequestBody(Body):
     purpose: Code
     category: Code
     operation: Operation = Operation.READ
-    event_from: AwareDatetime = Field(description="of the data, inclusive")
-    event_to: AwareDatetime | None = Field(None, description="of the data; left out: no end")
-    valid_to: AwareDatetime = Field(description="how long it would read; at most three years")
+    event_from: Moment = Field(description="of the data, inclusive")
+    event_to: Moment | None = Field(None, description="of the data; left out: no end")
+    valid_to: Moment = Field(description="how long it would read; at most three years")
     resolution: Resolution = "exact"
     notice_ja: Text = Field(description="what the person reads")
     notice_en: Text

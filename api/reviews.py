@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from api import problems
 from api.consent import Body, Code, Done, Key, done
-from api.fields import After, Limit, next_url, open_cursor, page_size
+from api.fields import After, Limit, Moment, next_url, open_cursor, page_size
 from api.recipients import Short, Text
 from api.schemas import example
 from consent import door, reviews
@@ -57,7 +57,7 @@ class ReviewBody(Body):
     recipient: Key
     purposes: list[Code] = Field(min_length=1, max_length=SCOPE_MAX)
     categories: list[Code] = Field(min_length=1, max_length=SCOPE_MAX)
-    until: AwareDatetime = Field(description=f"within {reviews.REVIEW_DAYS_MAX} days")
+    until: Moment = Field(description=f"within {reviews.REVIEW_DAYS_MAX} days")
     conditions: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] = ""
     material: Digest = Field(description="SHA-256 of what the board reads: contract, notice")
 

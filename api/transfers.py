@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import problems
 from api.consent import Body, Done, done
+from api.fields import Moment
 from api.recipients import RecipientKey
 from api.schemas import Titles
 from consent import door, transfers
@@ -30,8 +31,8 @@ class FileBody(Body):
     text_ja: Text
     text_en: Text
     source: Text = Field(description="whence it is known: documents, addresses, dates")
-    checked_at: AwareDatetime
-    check_by: AwareDatetime = Field(description="when the next check is due: within a year")
+    checked_at: Moment
+    check_by: Moment = Field(description="when the next check is due: within a year")
 
     model_config = ConfigDict(
         extra="forbid",
@@ -54,8 +55,8 @@ class CheckBody(Body):
 
     passed: bool
     note: Text = Field(description="what was looked at, and what was found")
-    checked_at: AwareDatetime
-    check_by: AwareDatetime = Field(description="when the next one is due: within a year")
+    checked_at: Moment
+    check_by: Moment = Field(description="when the next one is due: within a year")
 
     model_config = ConfigDict(
         extra="forbid",

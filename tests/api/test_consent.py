@@ -52,6 +52,20 @@ def granted(town: Town) -> Town:
     return town
 
 
+def test_a_time_may_be_said_with_any_offset(town: Town) -> None:
+    """RFC 3339 allows offsets that PostgreSQL does not; and some fall out of our years."""
+    path = "/v1/consent/bindings/health/band/{}"
+    for said, status in (("+19:17", 200), ("-23:59", 200), ("+24:00", 422)):
+        body = {"persons": ["ai"], "event_from": f"2026-01-0{1 + status % 7}T00:00:00{said}",
+                "event_to": f"2026-01-0{1 + status % 7}T00:00:01{said}"}  # fmt: skip
+        answer = town.send("PUT", path.format(uuid4()), Role.OPERATOR, "office", body)
+        assert answer.status_code == status, answer.text
+    body = {"persons": ["ai"], "event_from": "0001-01-01T00:00:00+19:17"}
+    answer = town.send("PUT", path.format(uuid4()), Role.OPERATOR, "office", body)
+    assert answer.status_code == 422
+    assert "event_from" in answer.text
+
+
 def test_property_1_default_deny(town: Town) -> None:
     """Nobody bound, nobody granted, an unknown category, no recipient: nothing."""
     town.register("clinic")
