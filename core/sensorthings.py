@@ -128,7 +128,8 @@ class ThingUpdate:
 
     `location` is (longitude, latitude) of a Thing that does not move; `geometry` is a GeoJSON
     geometry where the Thing is more than a point (a field, a berth). `time` is when it was so by
-    the sender's clock, in µs: then nothing older takes its place.
+    the sender's clock, in µs: then nothing older takes its place. `seen_with` is the observed
+    property with whose data class the location may be seen; "" is the sector's own class.
     """
 
     thing: str
@@ -137,6 +138,7 @@ class ThingUpdate:
     location: tuple[float, float] | None = None
     geometry: Mapping[str, Any] | None = None
     time: int | None = None
+    seen_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,7 @@ class ObservationsBuilder:
                 update.location or before.location,
                 update.geometry or before.geometry,
                 before.time if update.time is None else update.time,
+                update.seen_with or before.seen_with,
             )
         self._things[update.thing] = update
 

@@ -250,7 +250,7 @@ class Catalogue:
                     "sector": self.sector.name,
                     "longitude": longitude,
                     "latitude": latitude,
-                    "data_class": self._class_of(gateway),
+                    "data_class": self._class_of(gateway, update.seen_with),
                 }
                 connection.execute(UPSERT_FIXED_PLACE, place)
             if row is not None:

@@ -166,6 +166,20 @@ def test_news_are_pushed_as_the_feeds_own_gateway(platform: Served, publisher: P
     assert platform.get("/v1/mobility/feeds/city-bus-rt").json()["state"] == "fresh"
 
 
+def test_a_feed_that_becomes_competitive_takes_with_it_what_came_before(
+    platform: Served, publisher: Publisher
+) -> None:
+    now = int(time.time())
+    publisher.files["/positions.pb"] = (message(position("7", 135.0, 35.0), time=now), None)
+    url = f"{publisher.url}/positions.pb"
+    for sharing, seen in (("collaborative", True), ("competitive", False), ("collaborative", True)):
+        added(platform, "rt", "--kind", "gtfs-rt", "--url", url, "--sharing", sharing)
+        poller(platform, []).run(threading.Event(), once=True)
+        for path in ("/v1/mobility/things", "/v1/mobility/latest?bbox=134,34,136,36"):
+            assert ("rt:vehicle:7" in platform.get(path).text) is seen, (sharing, path)
+            assert "rt:vehicle:7" in platform.get(path, Role.OPERATOR).text
+
+
 def test_one_that_hangs_or_fails_is_in_nobodys_way(platform: Served, publisher: Publisher) -> None:
     publisher.slow = threading.Event()
     publisher.files["/slow"] = (b"", None)

@@ -116,6 +116,7 @@ def _add_stations(builder: ObservationsBuilder, feed: str, document: Document) -
                 (item["lon"], item["lat"]) if located else None,
                 item.get("station_area"),
                 document.time,
+                "vehicles-available",
             )
         )
     builder.hear(feed, document.time)

@@ -31,6 +31,8 @@ from domains.mobility.sector import SECTOR
 
 router = APIRouter()
 
+GEOJSON = "application/geo+json"
+
 WALK_METRES_MAX = 5_000
 TRANSFERS_MAX = 8
 JOURNEYS_MAX = 5
@@ -110,7 +112,10 @@ def read_journeys(
 
 
 @router.get(
-    "/isochrones", response_model=schemas.Isochrones, summary="How far one comes within minutes"
+    "/isochrones",
+    response_model=schemas.Isochrones,
+    summary="How far one comes within minutes",
+    responses={200: {"content": {GEOJSON: {}}}},
 )
 def read_isochrones(
     request: Request,
@@ -151,7 +156,7 @@ def read_isochrones(
         for limit, shape in zip(limits, shapes, strict=True)
     ]
     body = schemas.Isochrones(features=features)
-    return door.current(body.model_dump(), media_type="application/geo+json")
+    return door.current(body.model_dump(), GEOJSON)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ def test_recorded_feeds_come_in_whole(feed: str, database_url: str, shared_data:
     assert COUNTS[feed].items() <= said.items(), said["problems"]
     assert len(said["problems"]) == said["refused"]
     assert one(database_url, SELECT_STATIONS, feed) == THINGS[feed]
+    # They stand on the map for everybody, though the sector's own class is personal.
+    assert one(database_url, "SELECT coalesce(max(data_class), 'open') FROM thing_place") == "open"
     again = imported(database_url, shared_data / "gbfs" / feed)
     assert (again["observations"], again["duplicate"]) == (0, said["observations"])
 
