@@ -12,9 +12,9 @@ import psycopg
 from benchmarks import city_feed
 from benchmarks.result import Goal, Result
 from benchmarks.stack import databases
+from deploy.timetables import Declared, import_feed
 from domains.mobility.gtfs.problems import Report
 from domains.mobility.gtfs.source import open_source
-from domains.mobility.gtfs.store import Declared, import_feed
 
 STOP_TIMES = 500_000
 SECONDS_MAX = 20.0

@@ -14,9 +14,9 @@ from benchmarks import city_feed
 from benchmarks import intersections as nation
 from benchmarks.result import Goal, Result
 from benchmarks.stack import databases
+from deploy.timetables import Declared, import_feed
 from domains.mobility.gtfs.problems import Report
 from domains.mobility.gtfs.source import open_source
-from domains.mobility.gtfs.store import Declared, import_feed
 
 STOP_TIMES = 500_000
 REQUESTS = 400

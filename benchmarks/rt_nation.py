@@ -24,9 +24,9 @@ from benchmarks.result import Goal, Result
 from benchmarks.signal_events import LATE_MS_MAX, Milliseconds, quantile, settle
 from core.storage.pool import DatabaseRole, open_session
 from core.tokens import Role, issue, load_keys
+from deploy.timetables import Declared, import_feed
 from domains.mobility.gtfs.problems import Report
 from domains.mobility.gtfs.source import open_bytes
-from domains.mobility.gtfs.store import Declared, import_feed
 from tests.domains.mobility.feeds import SMALL, packed
 
 BUSES, OPERATORS = 60_000, 10

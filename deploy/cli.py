@@ -210,6 +210,7 @@ def _log_to_stderr() -> None:
 @app.command(hidden=True)
 def demo() -> None:
     """Run the demo city's gateways against CHIMATA_MQTT_URL: a part of `up --demo`."""
+    import multiprocessing
     import threading
 
     import psycopg
@@ -228,7 +229,12 @@ def demo() -> None:
     }
     with psycopg.connect(settings.database_url) as connection:
         local.declare_open(connection, GATEWAYS)
-    city.register(settings.database_url)
+    # In a process of its own: what reads a timetable takes memory that is never given back.
+    child = multiprocessing.get_context("spawn").Process(
+        target=city.register, args=(settings.database_url,)
+    )
+    child.start()
+    child.join()
     city.consent(f"http://{settings.http}", keys, settings.audience)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

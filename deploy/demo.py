@@ -11,9 +11,6 @@ from core.errors import CityError
 from core.storage.pool import DatabaseRole, open_session
 from core.tokens import Keys, Role, issue
 from deploy.feeds import DECLARE_GATEWAY, UPSERT_FEED
-from domains.mobility.gtfs.problems import Report
-from domains.mobility.gtfs.source import open_bytes
-from domains.mobility.gtfs.store import Declared, import_feed
 from gateways.simulators import bikes, buses, riders
 
 LICENCE = "CC0-1.0"
@@ -26,6 +23,10 @@ NEWS = (
 
 def register(database_url: str) -> None:
     """Import the timetable that holds now, and register the feeds; again changes nothing."""
+    from deploy.timetables import Declared, import_feed
+    from domains.mobility.gtfs.problems import Report
+    from domains.mobility.gtfs.source import open_bytes
+
     today = datetime.now(UTC).astimezone(buses.JAPAN).date()
     report = Report()
     source = open_bytes(buses.timetable(today.year), report, "demo")

@@ -166,9 +166,9 @@ class Poller:
         return polling.fetch(client, url, validators, BYTES_MAX[feed.kind], key)
 
     def _import(self, feed: str, body: bytes) -> str:
+        from deploy.timetables import Declared, import_feed
         from domains.mobility.gtfs.problems import Report
         from domains.mobility.gtfs.source import open_bytes
-        from domains.mobility.gtfs.store import Declared, import_feed
 
         report = Report()
         source = open_bytes(body, report, feed)

@@ -14,10 +14,10 @@ from core.errors import invalid
 from core.storage.pool import Session
 from deploy.console import bar
 from deploy.download import download
+from deploy.timetables import Declared, Outcome, import_feed
 from domains.mobility.gtfs import convert
 from domains.mobility.gtfs.problems import Report
 from domains.mobility.gtfs.source import open_source
-from domains.mobility.gtfs.store import Declared, Outcome, import_feed
 
 OPTIONS = ("feed", "licence", "sharing")
 STEPS = 2 * len(convert.MAKERS) + 1

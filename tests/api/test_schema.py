@@ -55,6 +55,9 @@ def described(module_served: Served) -> Iterator[OpenApiSchema]:
     # The test sends tokens of its own; a parameter that nobody declared is passed over.
     schema.config.generation.update(with_security_parameters=False)
     schema.config.generation.allow_extra_parameters = False
+    # What is over the limit of a body is refused before it is read.
+    refusals = schema.config.checks.negative_data_rejection
+    refusals.expected_statuses = [*refusals.expected_statuses, "413"]
     yield schema
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 
 from core.storage.pool import DatabaseRole, open_session
+from deploy.timetables import Declared, Outcome, import_feed
 from domains.mobility.gtfs.problems import Report
 from domains.mobility.gtfs.source import open_bytes
-from domains.mobility.gtfs.store import Declared, Outcome, import_feed
 
 RECORDED = {
     "caltrain": "gtfs/caltrain-2023/caltrain_gtfs.zip",

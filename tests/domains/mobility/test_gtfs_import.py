@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from core.errors import CityError
 from core.storage.pool import DatabaseRole, open_session
 from deploy.imports import gtfs as command
-from domains.mobility.gtfs.store import Outcome
+from deploy.timetables import Outcome
 from tests.domains.mobility.feeds import (
     RECORDED,
     SMALL,

@@ -16,7 +16,6 @@ from tests.domains.mobility.realtime.town import Town, opened
 from tests.domains.serving import client_of
 
 Ask = Callable[[str], dict[str, Any]]
-NOW = int(time.time())
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
@@ -48,37 +47,37 @@ def clock(departure: dict[str, Any], name: str) -> str:
 
 
 def test_a_delay_is_expected_and_over_with_the_next_message(city: tuple[Town, Ask]) -> None:
-    town, ask = city
+    (town, ask), now = city, int(time.time())
     assert (ask("B")["realtime"], clock(ask("B"), "expected")) == (False, "08:10")
     late = update("t", {"stopSequence": 0, "departure": {"delay": 300}},
                   startDate=f"{TOMORROW:%Y%m%d}")  # fmt: skip
     other = update("x", startDate=f"{TOMORROW:%Y%m%d}")
-    town.send(message(late, other, time=NOW), NOW)
+    town.send(message(late, other, time=now), now)
     assert (ask("B")["realtime"], clock(ask("B"), "expected")) == (True, "08:15")
-    town.send(message(other, time=NOW + 1), NOW + 1)
+    town.send(message(other, time=now + 1), now + 1)
     assert (ask("B")["realtime"], clock(ask("B"), "expected")) == (False, "08:10")
 
 
 def test_an_alert_that_closes_a_stop_closes_it_in_departures(city: tuple[Town, Ask]) -> None:
     """Until the feed has it no more; and a late copy of it closes nothing again."""
-    town, ask = city
-    closed = message(alert("x", {"stopId": "B"}, effect="NO_SERVICE"), alert("y"), time=NOW)
-    town.send(closed, NOW)
+    (town, ask), now = city, int(time.time())
+    closed = message(alert("x", {"stopId": "B"}, effect="NO_SERVICE"), alert("y"), time=now)
+    town.send(closed, now)
     assert (ask("B")["skipped"], ask("B")["expected"]) == (True, None)
     assert not ask("A")["skipped"]
-    town.send(message(alert("y"), time=NOW + 1), NOW + 1)
+    town.send(message(alert("y"), time=now + 1), now + 1)
     assert not ask("B")["skipped"]
-    town.send(closed, NOW + 2)
+    town.send(closed, now + 2)
     assert not ask("B")["skipped"]
 
 
 def test_a_closed_route_and_a_cancelled_trip(city: tuple[Town, Ask]) -> None:
-    town, ask = city
+    (town, ask), now = city, int(time.time())
     off = update("t", startDate=f"{TOMORROW:%Y%m%d}", scheduleRelationship="CANCELED")
-    town.send(message(off, position("7", 139.0, 35.0), time=NOW), NOW)
+    town.send(message(off, position("7", 139.0, 35.0), time=now), now)
     assert (ask("A")["cancelled"], ask("A")["expected"]) == (True, None)
     route = alert("x", {"routeId": "r"}, effect="NO_SERVICE")
-    town.send(message(route, position("7", 139.0, 35.0), time=NOW + 1), NOW + 1)
+    town.send(message(route, position("7", 139.0, 35.0), time=now + 1), now + 1)
     assert ask("A")["cancelled"]
-    town.send(message(position("7", 139.0, 35.0), time=NOW + 2), NOW + 2)
+    town.send(message(position("7", 139.0, 35.0), time=now + 2), now + 2)
     assert not ask("A")["cancelled"]
