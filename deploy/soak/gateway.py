@@ -255,7 +255,8 @@ class LooseGateway:
     def run(self) -> None:
         """The thread's work; ends once all that was begun is acknowledged."""
         begun, first = time.monotonic(), self.journal.loose
-        upper = first
+        # Who was killed may have sent a window more than the journal has: all of it once more.
+        upper = first + LOOSE_WINDOW
         while not (self.stop.is_set() and self.journal.loose >= upper):
             due = first + int((time.monotonic() - begun) * self.rate)
             if not self.stop.is_set() and due > upper:
