@@ -235,6 +235,8 @@ def demo() -> None:
     )
     child.start()
     child.join()
+    if child.exitcode:
+        raise CityError("unavailable", "the demo's timetable was not imported: see its log")
     city.consent(f"http://{settings.http}", keys, settings.audience)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

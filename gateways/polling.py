@@ -1,5 +1,6 @@
 """Fetching a feed again and again: only what changed, bounded, and without telling its key."""
 
+import time
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -8,6 +9,8 @@ import httpx
 from core.errors import CityError, invalid
 
 TIMEOUT_SECONDS = 30.0
+SECONDS_MAX = 300.0
+"""For all of an answer: who sends a byte now and then holds up nothing for long."""
 REDIRECTS_MAX = 5
 KEY = "{key}"
 """Stands in a URL where the publisher wants a key."""
@@ -82,11 +85,13 @@ def _read(answer: httpx.Response, before: Validators, bytes_max: int) -> Polled:
         return Polled(None, before)
     if not answer.is_success:
         raise CityError("unavailable", f"{where}: HTTP {answer.status_code}")
-    body = bytearray()
+    body, until = bytearray(), time.monotonic() + SECONDS_MAX
     for chunk in answer.iter_bytes():
         body += chunk
         if len(body) > bytes_max:
             raise CityError("unavailable", f"{where}: more than {bytes_max:,} bytes")
+        if time.monotonic() > until:
+            raise CityError("unavailable", f"{where}: takes over {SECONDS_MAX:.0f} s")
     said = Validators(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
     return Polled(bytes(body), said)
 

@@ -52,6 +52,8 @@ INSERT INTO gateway (id) SELECT unnest(%(ids)s::text[])
 ON CONFLICT (id) DO UPDATE SET last_seen = now()
 RETURNING id, data_class
 """
+# Who declares another class meanwhile waits for what is created with this one, and finds it.
+SELECT_CLASSES = "SELECT id, data_class FROM gateway WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
 UPDATE_THING = """
 INSERT INTO thing AS t (sector, key, name, properties, longitude, latitude, geometry, told_at)
 VALUES (%(sector)s, %(key)s, %(name)s, %(properties)s, %(longitude)s, %(latitude)s, %(geometry)s,
@@ -210,9 +212,14 @@ class Catalogue:
         )
 
     def _gateways(self, connection: Session, ids: Iterable[str]) -> None:
-        new = sorted(set(ids) - self._classes.keys())
-        if new:
-            self._classes.update(connection.execute(UPSERT_GATEWAYS, {"ids": new}).fetchall())
+        """Learn the classes of these gateways as they are declared now."""
+        asked = sorted(set(ids))
+        for query, part in (
+            (UPSERT_GATEWAYS, [each for each in asked if each not in self._classes]),
+            (SELECT_CLASSES, [each for each in asked if each in self._classes]),
+        ):
+            if part:
+                self._classes.update(connection.execute(query, {"ids": part}).fetchall())
 
     def _class_of(self, gateway: str, observed_property: str = "") -> str:
         """The declared class, unless the operator declared another for what this gateway sends.
@@ -225,11 +232,14 @@ class Catalogue:
 
     def describe(self, connection: Session, updates: Iterable[tuple[ThingUpdate, str]]) -> None:
         """Write what messages said of Things, where it is news."""
+        asked: set[str] = set()
         for update, gateway in updates:
             known = self._described.get(update.thing)
             if known is not None and not _is_news(update, known):
                 continue
-            self._gateways(connection, [gateway])
+            if gateway not in asked:
+                self._gateways(connection, [gateway])
+                asked.add(gateway)
             longitude, latitude = update.location or (None, None)
             row = connection.execute(
                 UPDATE_THING,

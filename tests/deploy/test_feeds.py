@@ -169,15 +169,20 @@ def test_news_are_pushed_as_the_feeds_own_gateway(platform: Served, publisher: P
 def test_a_feed_that_becomes_competitive_takes_with_it_what_came_before(
     platform: Served, publisher: Publisher
 ) -> None:
-    now = int(time.time())
-    publisher.files["/positions.pb"] = (message(position("7", 135.0, 35.0), time=now), None)
-    url = f"{publisher.url}/positions.pb"
-    for sharing, seen in (("collaborative", True), ("competitive", False), ("collaborative", True)):
+    """And an ingestor that runs all the time makes what comes new of the class that holds now."""
+    now, url = int(time.time()), f"{publisher.url}/positions.pb"
+    buses = []
+    for number, sharing in enumerate(("collaborative", "competitive", "collaborative")):
+        buses.append(position(f"b{number}", 135.0, 35.0))
+        publisher.files["/positions.pb"] = (message(*buses, time=now + number), None)
         added(platform, "rt", "--kind", "gtfs-rt", "--url", url, "--sharing", sharing)
         poller(platform, []).run(threading.Event(), once=True)
         for path in ("/v1/mobility/things", "/v1/mobility/latest?bbox=134,34,136,36"):
-            assert ("rt:vehicle:7" in platform.get(path).text) is seen, (sharing, path)
-            assert "rt:vehicle:7" in platform.get(path, Role.OPERATOR).text
+            anyone, operator = platform.get(path).text, platform.get(path, Role.OPERATOR).text
+            for bus in range(number + 1):
+                seen = f"rt:vehicle:b{bus}" in anyone
+                assert seen is (sharing == "collaborative"), (sharing, path, bus)
+                assert f"rt:vehicle:b{bus}" in operator
 
 
 def test_one_that_hangs_or_fails_is_in_nobodys_way(platform: Served, publisher: Publisher) -> None:
