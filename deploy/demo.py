@@ -10,7 +10,7 @@ import httpx
 from core.errors import CityError
 from core.storage.pool import DatabaseRole, open_session
 from core.tokens import Keys, Role, issue
-from deploy.feeds import DECLARE_GATEWAY, UPSERT_FEED
+from deploy.feeds import UPSERT_FEED
 from gateways.simulators import bikes, buses, riders
 
 LICENCE = "CC0-1.0"
@@ -39,7 +39,6 @@ def register(database_url: str) -> None:
                 "url": None, "poll_seconds": None,
             }  # fmt: skip
             session.execute(UPSERT_FEED, told)
-            session.execute(DECLARE_GATEWAY, {"id": feed})
         session.commit()
 
 

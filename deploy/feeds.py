@@ -45,24 +45,6 @@ ON CONFLICT (id) DO UPDATE SET title = excluded.title, url = excluded.url,
 WHERE mobility.feed.kind = excluded.kind
 """
 SELECT_STATIC = "SELECT EXISTS (SELECT FROM mobility.feed WHERE id = %(id)s AND kind = 'gtfs')"
-DECLARE_GATEWAY = """
-INSERT INTO gateway (id, data_class)
-SELECT id, data_class FROM mobility.feed WHERE id = %(id)s
-ON CONFLICT (id) DO UPDATE SET data_class = excluded.data_class
-"""
-# What came before the feed was of another class goes with it.
-RECLASS = """
-WITH owned AS (
-  SELECT t.id, f.data_class FROM mobility.feed f
-  JOIN thing t ON t.sector = 'mobility' AND (t.key = f.id OR starts_with(t.key, f.id || ':'))
-  WHERE f.id = %(id)s
-), placed AS (
-  UPDATE thing_place p SET data_class = o.data_class FROM owned o
-  WHERE p.thing_id = o.id AND p.data_class IN ('open', 'shared')
-)
-UPDATE datastream d SET data_class = o.data_class FROM owned o
-WHERE d.thing_id = o.id AND d.data_class IN ('open', 'shared') AND d.data_class <> o.data_class
-"""
 DELETE_VERSIONS = "DELETE FROM mobility.feed_version WHERE feed = %(id)s"
 DELETE_FEED = "DELETE FROM mobility.feed WHERE id = %(id)s"
 
@@ -133,8 +115,6 @@ def add(
             raise invalid("--static", f"there is no gtfs feed {static!r}")
         if not session.execute(UPSERT_FEED, given).rowcount:
             raise CityError("conflict", f"the feed {feed!r} is of another kind")
-        for statement in (DECLARE_GATEWAY, RECLASS):
-            session.execute(statement, {"id": feed})
         session.commit()
     if key:
         from deploy.polling import key_file

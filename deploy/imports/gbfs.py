@@ -51,12 +51,7 @@ ON CONFLICT (id) DO UPDATE SET
   title = coalesce(%(title)s, mobility.feed.title),
   licence = coalesce(%(licence)s, mobility.feed.licence),
   sharing = coalesce(%(sharing)s, mobility.feed.sharing), checked_at = now(), changed_at = now()
-RETURNING kind, data_class
-"""
-# What the feed sends from now on is of its class.
-DECLARE = """
-INSERT INTO gateway (id, data_class) VALUES (%(feed)s, %(data_class)s)
-ON CONFLICT (id) DO UPDATE SET data_class = excluded.data_class
+RETURNING kind
 """
 COUNTED = {
     "station_information": "stations", "station_status": "station_status",
@@ -134,7 +129,6 @@ def _declare(
     row = session.execute(UPSERT_FEED, given).fetchone()
     if row is None or row[0] != "gbfs":
         raise CityError("conflict", f"the feed {feed!r} is of another kind: {row and row[0]}")
-    session.execute(DECLARE, {"feed": feed, "data_class": row[1]})
 
 
 # -- files ------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from core.storage.observations import SectorStore
 from core.storage.pool import Session
 from deploy.console import bar
 from deploy.download import download
-from deploy.imports.archive import DECLARE
 from deploy.imports.gtfs import FEED, GENERIC, feed_of
 from ingest.check import check
 
@@ -57,7 +56,7 @@ ON CONFLICT (id) DO UPDATE SET
   changed_at = now()
 WHERE f.kind = 'gtfs-rt'
 """
-SELECT_FEED = "SELECT kind, data_class, static_feed FROM mobility.feed WHERE id = %(feed)s"
+SELECT_FEED = "SELECT kind, static_feed FROM mobility.feed WHERE id = %(feed)s"
 
 
 def run(
@@ -148,13 +147,10 @@ def _declare(
     row = session.execute(SELECT_FEED, declared).fetchone()
     wanted = None
     if row is not None:
-        wanted = declared["feed"] if row[0] == "gtfs" else row[2]
+        wanted = declared["feed"] if row[0] == "gtfs" else row[1]
     found = session.execute(SELECT_FITTING, {"trips": sorted(trips), "feed": wanted}).fetchone()
     static_feed, known = (wanted, []) if found is None else found
     session.execute(UPSERT_FEED, {**declared, "static_feed": static_feed})
-    row = session.execute(SELECT_FEED, declared).fetchone()
-    data_class = "open" if row is None else row[1]
-    session.execute(DECLARE, {"id": declared["feed"], "data_class": data_class})
     return static_feed, set(known)
 
 
