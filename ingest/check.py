@@ -38,7 +38,7 @@ Verdict = tuple[str, str] | None
 
 def check(sector: Sector, decoded: Decoded, received_at: int, future_seconds_max: float) -> Decoded:
     """The decoded message in declared units, quality flags set, impossible rows rejected."""
-    checker = _Checker(sector, decoded.streams, _latest(received_at, future_seconds_max))
+    checker = _Checker(sector, decoded.streams, latest_time(received_at, future_seconds_max))
     documents = [] if decoded.documents is None else [decoded.documents]
     categories = decoded.categories
     if categories is not None:
@@ -70,11 +70,11 @@ def audible(
     heard: Sequence[Heard], received_at: int, future_seconds_max: float
 ) -> tuple[Heard, ...]:
     """A Thing heard from the future would look alive until that time has come: without those."""
-    latest = _latest(received_at, future_seconds_max)
+    latest = latest_time(received_at, future_seconds_max)
     return tuple(each for each in heard if 0 <= each.phenomenon_time <= latest)
 
 
-def _latest(received_at: int, future_seconds_max: float) -> int:
+def latest_time(received_at: int, future_seconds_max: float) -> int:
     """The last phenomenon time that is no mistake of a clock, in µs."""
     return received_at + int(future_seconds_max * MICROSECONDS)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from core.formats import Reader
 from core.sector import Context, Sector
 from core.sensorthings import Columns, Decoded, Heard, ObservationsBuilder, kinds_of
-from ingest.check import audible, check, take
+from ingest.check import check, latest_time, take
 from ingest.clocks import Clocks
 from ingest.raw import Run
 
@@ -27,15 +27,21 @@ it held, of which nothing was rejected."""
 
 
 class _Builder(ObservationsBuilder):
-    """Hears by gateway, since a run has messages of many."""
+    """Hears by gateway, since a run has messages of many; and nothing of what is to come.
 
-    def __init__(self) -> None:
+    One message's time in the future would else take the place of what another said now.
+    """
+
+    def __init__(self, received_at: int, future_seconds_max: float) -> None:
         super().__init__()
+        self._latest = latest_time(received_at, future_seconds_max)
         self.gateway = ""
         self.by_gateway: dict[str, dict[str, int]] = {}
 
     def hear(self, thing: str, phenomenon_time: int) -> None:
         """Note that a Thing spoke at this time, to the message's gateway."""
+        if not 0 <= phenomenon_time <= self._latest:
+            return
         heard = self.by_gateway.setdefault(self.gateway, {})
         if heard.get(thing, phenomenon_time) <= phenomenon_time:
             heard[thing] = phenomenon_time
@@ -45,7 +51,7 @@ def decode(
     sector: Sector, run: Run, read: Reader, future_seconds_max: float, clocks: Clocks
 ) -> Iterator[Part]:
     """Decode and check a run; the parts are in an order that keeps each gateway's messages' own."""
-    builder = _Builder()
+    builder = _Builder(run.received_at, future_seconds_max)
     sizes = [builder.sizes()]
     broken = np.zeros(len(run), bool)
     for index, payload in enumerate(run.payloads):
@@ -62,7 +68,7 @@ def decode(
     broken |= _rows(checked, len(run)) < counted[:, :4].sum(axis=1)
     broken |= counted.sum(axis=1) == 0  # it held nothing: the account says so
     _sample(clocks, run, decoded, broken)
-    yield from _parts(run, builder, checked, counted[:, 5], broken, future_seconds_max)
+    yield from _parts(run, builder, checked, counted[:, 5], broken)
 
 
 def _with_messages(decoded: Decoded, counted: NDArray[np.int64]) -> Decoded:
@@ -114,7 +120,6 @@ def _parts(
     decoded: Decoded,
     messages: NDArray[np.int64],
     broken: NDArray[np.bool_],
-    future_seconds_max: float,
 ) -> Iterator[Part]:
     """Groups of one gateway's messages between those that stay alone, in order."""
     segment = np.cumsum(broken)
@@ -141,8 +146,7 @@ def _parts(
         if gateway not in told:
             told.add(gateway)
             heard = [Heard(*each) for each in builder.by_gateway.get(gateway, {}).items()]
-        in_time = audible(heard, run.received_at, future_seconds_max)
-        changes = {**columns[group], "heard": in_time, "messages": int(counts[group])}
+        changes = {**columns[group], "heard": tuple(heard), "messages": int(counts[group])}
         yield gateway, replace(decoded, rejected=(), **changes)
     yield from alone[before:]
 

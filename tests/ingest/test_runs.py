@@ -171,6 +171,16 @@ def test_a_run_is_each_message_alone(sector: str, form: str, data: st.DataObject
     assert {g: each.last_at for g, each in together._heard.items()}.keys() == (alone._heard.keys())
 
 
+def test_a_time_to_come_takes_no_others_place() -> None:
+    """t1 was heard now, by the first message; what the second says of tomorrow is no sign of it."""
+    run = Run("test", "farms", "json")
+    now = {"thing": "t1", "property": "soil-moisture", "result": 1.0}
+    for index, body in enumerate([now, {**now, "phenomenon_time": to_iso(NOW + 10**10)}]):
+        run.add("g1", orjson.dumps(body), NOW + index, index)
+    messages = Decoder(sector_of("farms"), Settings(), Clocks()).messages(run)
+    assert told(messages, "farms")["g1"]["heard"] == {"t1": NOW}
+
+
 def test_good_messages_of_one_gateway_are_one() -> None:
     run = Run("test", "ports", "json")
     for number in range(100):
