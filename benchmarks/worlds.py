@@ -150,7 +150,7 @@ TRUSTING = st.builds(
     begin=st.sampled_from([0, 0, 3]),
     length=st.sampled_from([15, 15, 6]),
     state=st.just("live"),
-    fenced=st.sampled_from([False, False, True]),
+    fenced=st.sampled_from([False, False, False, False, True]),
 )
 ANY = st.builds(
     Given,

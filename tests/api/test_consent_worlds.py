@@ -5,6 +5,8 @@ from pathlib import Path
 from benchmarks.worlds import World, pairs_on, try_pairs
 
 PAIRS = 100
+MORE = 4
+CHANNELS = ("export", "stream", "rollups", "several pages", "fenced")
 
 
 def test_property_5_generated_pairs_of_worlds(database_url: str, tmp_path: Path) -> None:
@@ -16,6 +18,10 @@ def test_property_5_generated_pairs_of_worlds(database_url: str, tmp_path: Path)
             assert whole == less
 
         try_pairs(check, PAIRS)
+        # Worlds come in families: now and then a hundred of them leave a channel empty.
+        for _ in range(MORE):
+            if all(pairs.told[channel] for channel in CHANNELS):
+                break
+            try_pairs(check, PAIRS // 2)
     assert pairs.told["removed"] > PAIRS // 2, "there was nothing to be refused"
-    for channel in ("export", "stream", "rollups", "several pages", "fenced"):
-        assert pairs.told[channel], f"nothing came by {channel}"
+    assert [channel for channel in CHANNELS if not pairs.told[channel]] == []
