@@ -21,6 +21,12 @@ from core.errors import CityError
 
 PAGE_DEFAULT = 1_000
 
+DOWNLOADS = {
+    **download.FORMATS,
+    "fhir": download.Format("observations.ndjson", domains.load("health", "portable").ndjson),
+}
+"""Each format by its name."""
+
 router = APIRouter(tags=["own data"], responses=problems.documented("conflict", "too-large"))
 
 ErasureId = Annotated[
@@ -131,13 +137,13 @@ def read_observations(
 )
 def read_download(
     request: Request,
-    form: Annotated[Literal["json", "csv", "geoparquet"], Query(alias="format")] = "json",
+    form: Annotated[Literal["json", "csv", "geoparquet", "fhir"], Query(alias="format")] = "json",
 ) -> StreamingResponse:
     """All that is held about the caller, as a signed ZIP: scope `read:own`; `chimata verify`."""
     # Who may not is told so before anything is sent.
     principal, keys = door.act_for(request), door.subject_keys_of(request)
     signer, gate = Signer(door.signing_key_of(request)), door.gate_of(request)
-    parts = download.download(gate, principal, keys, signer, form)
+    parts = download.download(gate, principal, keys, signer, DOWNLOADS[form])
     headers = {
         "Cache-Control": "no-store",
         "Content-Disposition": 'attachment; filename="chimata.zip"',

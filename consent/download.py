@@ -148,14 +148,14 @@ FORMATS: dict[str, Format] = {
     "csv": Format("observations.csv", _csv),
     "geoparquet": Format("observations.parquet", _geoparquet),
 }
-"""Each format by its name: one more is one more line."""
+"""Each format by its name, of those that can tell every sector's observations."""
 
 
 def download(
-    gate: Gate, principal: Principal, keys: SubjectKeys, signer: Signer, form: str
+    gate: Gate, principal: Principal, keys: SubjectKeys, signer: Signer, form: Format
 ) -> Iterator[bytes]:
     """The bytes of the ZIP; it is whole only with its last part, which lists all others."""
-    files = _files(gate, principal, keys, FORMATS[form])
+    files = _files(gate, principal, keys, form)
     told: list[dict[str, Any]] = []
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -48,8 +48,8 @@ class CityError(Exception):
         return KINDS[self.slug]
 
     def __str__(self) -> str:
-        where = "".join(f" [{f.name}: {f.reason}]" for f in self.fields)
-        return f"{self.detail}{where}"
+        told = (f"{field.name}: {field.reason}" for field in self.fields)
+        return self.detail + "".join(f" [{one}]" for one in told if one != self.detail)
 
 
 def invalid(name: str, reason: str) -> CityError:

@@ -69,6 +69,7 @@ SCOPES = {
             "write:guardians",
             "write:overrides",
             "write:transfers",
+            "write:edge",
         }
     ),
     Role.STAFF: frozenset({"read:shared"}),

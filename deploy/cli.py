@@ -237,7 +237,8 @@ def demo() -> None:
     child.join()
     if child.exitcode:
         raise CityError("unavailable", "the demo's timetable was not imported: see its log")
-    city.consent(f"http://{settings.http}", keys, settings.audience)
+    for told in (city.consent, city.nodes):
+        told(f"http://{settings.http}", keys, settings.audience)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -80,12 +80,12 @@ class Progress:
 
 
 @contextmanager
-def database(data: Path | None) -> Iterator[str]:
+def database(data: Path | None, *, create: bool = False) -> Iterator[str]:
     """URL of the database that a command works on; see deploy.local.database."""
     from deploy import local
 
     with (
         Progress() as report,
-        local.database(Settings.from_environment(), data, report) as url,
+        local.database(Settings.from_environment(), data, report, create=create) as url,
     ):
         yield url

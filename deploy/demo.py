@@ -1,5 +1,7 @@
 """What the demo city has besides its gateways: feeds in the catalogue, and riders' consent."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -11,7 +13,7 @@ from core.errors import CityError
 from core.storage.pool import DatabaseRole, open_session
 from core.tokens import Keys, Role, issue
 from deploy.feeds import UPSERT_FEED
-from gateways.simulators import bikes, buses, riders
+from gateways.simulators import bikes, buses, edge, riders
 
 LICENCE = "CC0-1.0"
 NEWS = (
@@ -50,13 +52,12 @@ NOTICE = sha256("デモ: あなたの移動を demo-maas に見せます".encode
 GRANT_DAYS = 365
 TOKEN_SECONDS = 600
 
+Put = Callable[[str, Role, str, dict[str, Any]], None]
 
-def consent(platform: str, keys: Keys, audience: str) -> None:
-    """Say whose phone and card is whose, and grant what those riders grant who do.
 
-    By the same routes as anybody: a second time changes nothing, and who takes a grant back in
-    the demo stays without it. CityError `unavailable` when the platform does not take it.
-    """
+@contextmanager
+def _putting(platform: str, keys: Keys, audience: str) -> Iterator[Put]:
+    """`put(path, role, subject, body)` to the platform; what is there already is no error."""
     with httpx.Client(base_url=platform, timeout=30) as client:
 
         def put(path: str, role: Role, subject: str, body: dict[str, Any]) -> None:
@@ -71,6 +72,23 @@ def consent(platform: str, keys: Keys, audience: str) -> None:
             if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
                 raise CityError("unavailable", f"{path}: HTTP {answer.status_code}")
 
+        yield put
+
+
+def nodes(platform: str, keys: Keys, audience: str) -> None:
+    """Say what hangs on each edge node; again changes nothing. CityError like `consent`."""
+    with _putting(platform, keys, audience) as put:
+        for node in edge.nodes():
+            put(f"/edge/nodes/{node.name}/dependents", Role.OPERATOR, "demo", edge.dependents(node))
+
+
+def consent(platform: str, keys: Keys, audience: str) -> None:
+    """Say whose phone and card is whose, and grant what those riders grant who do.
+
+    By the same routes as anybody: a second time changes nothing, and who takes a grant back in
+    the demo stays without it. CityError `unavailable` when the platform does not take it.
+    """
+    with _putting(platform, keys, audience) as put:
         titles = {"title_ja": "デモMaaS", "title_en": "Demo MaaS", "country": "JP"}
         put(f"/recipients/{MAAS}", Role.OPERATOR, "demo", titles)
         since = datetime(2026, 1, 1, tzinfo=UTC)

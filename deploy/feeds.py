@@ -110,7 +110,7 @@ def add(
         "attribution": attribution, "sharing": sharing, "static_feed": static,
         "poll_seconds": (every or POLL_SECONDS[kind]) if url else None,
     }  # fmt: skip
-    with database(data) as database_url, _session(database_url) as session:
+    with database(data, create=True) as database_url, _session(database_url) as session:
         if static is not None and not _one(session, SELECT_STATIC, static):
             raise invalid("--static", f"there is no gtfs feed {static!r}")
         if not session.execute(UPSERT_FEED, given).rowcount:

@@ -132,7 +132,7 @@ class City:
         self._wait_for_room()
         keys = load_keys(self._data / "keys", create=True)
         database_url = self._options.database or self._start_database()
-        self._migrate(database_url)
+        _bring_up_to_date(database_url, self.report)
         self.report("starting the MQTT broker")
         self._broker = broker.NatsBroker(
             self._data / "broker",
@@ -202,12 +202,6 @@ class City:
             self._room.look()
             self.report("")
             time.sleep(TICK_SECONDS)
-
-    def _migrate(self, url: str) -> None:
-        from core.storage.migrate import migrate
-
-        self.report("bringing the database up to date")
-        migrate(url)
 
     def _environment(self, url: str, mqtt: broker.NatsBroker) -> dict[str, str]:
         """The children's environment: our CHIMATA_* settings, and what this machine decided."""
@@ -283,28 +277,41 @@ class _Named:
 
 
 @contextmanager
-def database(settings: Settings, data: Path | None, report: Report) -> Iterator[str]:
+def database(
+    settings: Settings, data: Path | None, report: Report, *, create: bool = False
+) -> Iterator[str]:
     """URL of the database that a command works on, for the length of a block.
 
     CHIMATA_DATABASE_URL where it is set and no folder was named; else that of the folder: the
-    running one, or a server started for the moment.
+    running one, or a server started for the moment. `create` makes what is not there yet;
+    without it that is CityError `not-found`.
     """
     if settings.database_url and data is None:
         yield settings.database_url
         return
     folder = (data or settings.data).resolve()
-    if not (folder / "postgres" / "cluster").is_dir():
+    if not create and not (folder / "postgres" / "cluster").is_dir():
         raise CityError("not-found", f"{folder} holds no database: run `chimata up --data` first")
     running = postgres.running_url(folder / "postgres")
     if running is not None:
         yield running
         return
     report("starting PostgreSQL for this command")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     server = postgres.start(folder / "postgres", report=report)
     try:
+        if create:
+            _bring_up_to_date(server.url, report)
         yield server.url
     finally:
         server.stop()
+
+
+def _bring_up_to_date(url: str, report: Report) -> None:
+    from core.storage.migrate import migrate
+
+    report("bringing the database up to date")
+    migrate(url)
 
 
 DECLARE_OPEN = """

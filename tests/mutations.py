@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+RECORDINGS = ROOT.parent / "shared" / "data"
+"""Where this tree's tests look for recordings: a copy has no such neighbour."""
 RECORD = Path(__file__).with_suffix(".toml")
 SECONDS_MAX = 600
 FAILED = 1
@@ -62,7 +64,7 @@ def is_noticed(mutation: Mutation) -> bool:
             [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutation.test],
             check=False,
             cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree)},
+            env={"CHIMATA_TEST_DATA": str(RECORDINGS), **os.environ, "PYTHONPATH": str(tree)},
             capture_output=True,
             timeout=SECONDS_MAX,
         )

@@ -196,6 +196,7 @@ def test_the_commands_of_mobility_run(lively: Platform) -> None:
     assert "neighbour is removed" in done.stdout
     assert '"scheduled":"' in done.stdout
     assert '"fares":[' in done.stdout
+    assert "OpenStreetMap contributors" in done.stdout
 
 
 def test_the_walk_through_of_consent_runs(lively: Platform) -> None:

@@ -50,7 +50,10 @@ def run(
     given = {name: value for name, value in given.items() if value is not None}
     for name in given.keys() - set(getattr(module, "OPTIONS", ())):
         raise invalid(f"--{name}", f"{kind} has no such option")
-    with database(data) as url, open_session(url, DatabaseRole.INGEST) as session:
+    with (
+        database(data, create=True) as url,
+        open_session(url, DatabaseRole.INGEST) as session,
+    ):
         counts = module.run(session, sources, **given)
     if as_json:
         say(json.dumps({"kind": kind, **counts}, indent=2, ensure_ascii=False))

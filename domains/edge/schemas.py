@@ -1,9 +1,15 @@
 """Response models of the edge sector's own words."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+DEPENDENTS_MAX = 1_000
+Key = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f\x7f]+$")
+]
+Keys = Annotated[list[Key], Field(max_length=DEPENDENTS_MAX)]
 
 
 class NodePosition(BaseModel):
@@ -72,3 +78,85 @@ class Nodes(BaseModel):
             ]
         }
     }
+
+
+class NearNode(BaseModel):
+    """A healthy node and how far it is."""
+
+    id: str
+    name: str | None
+    longitude: float
+    latitude: float
+    distance: float = Field(description="m, along the mean sphere")
+    last_seen: datetime
+
+
+class NearNodes(BaseModel):
+    """Healthy nodes, nearest first."""
+
+    nodes: list[NearNode]
+
+
+class DependentsBody(BaseModel):
+    """What hangs on a node from now on: what is not named here no longer does."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "pole": "9001",
+                    "signals": ["9001", "9002"],
+                    "gateways": ["gw-17"],
+                    "cells": ["440-10-1"],
+                }
+            ]
+        },
+    )
+
+    pole: Key | None = Field(None, description="The Thing whose pole carries it, such as a signal")
+    signals: Keys = Field([], description="ids of Things of the signals sector")
+    gateways: Keys = []
+    cells: Keys = []
+
+
+class Dependent(BaseModel):
+    """One thing that hangs on a node."""
+
+    id: str
+    valid_from: datetime
+    valid_to: datetime | None
+
+
+class Dependents(BaseModel):
+    """What hangs on a node at one time."""
+
+    node: str
+    at: datetime
+    pole: str | None
+    shares_pole_with: list[str] = Field(description="Other nodes on the same pole, 100 at most")
+    signals: list[Dependent]
+    gateways: list[Dependent]
+    cells: list[Dependent]
+
+
+class CutOffEntry(BaseModel):
+    """What is cut off, and by the silence of which nodes."""
+
+    id: str
+    since: datetime | None = Field(
+        description="Last sign of life of the last of its nodes; null: there never was one"
+    )
+    nodes: list[str]
+
+
+class CutOff(BaseModel):
+    """Registered nodes that are silent now, and what hangs on such nodes alone."""
+
+    at: datetime
+    silent_after_seconds: int
+    counts: dict[str, int] = Field(description="How many there are, also beyond `limit`")
+    nodes: list[CutOffEntry]
+    signals: list[CutOffEntry]
+    gateways: list[CutOffEntry]
+    cells: list[CutOffEntry]

@@ -34,6 +34,21 @@ def nodes() -> tuple[Node, ...]:
     )
 
 
+def dependents(node: Node) -> dict[str, str | list[str]]:
+    """What hangs on a node: its own pole's gateway and cell, and the signals around it.
+
+    The controller of its district hangs on every node there: it is cut off with the last of them.
+    """
+    every = len(crossings()) / NODES
+    around = crossings()[int(node.index * every) : int((node.index + 1) * every)]
+    return {
+        "pole": str(node.crossing.number),
+        "signals": [str(crossing.number) for crossing in around],
+        "gateways": [f"{node.name}-gateway", f"demo-signals-{node.crossing.district + 1}"],
+        "cells": [f"{node.name}-n79"],
+    }
+
+
 def demand(time_us: int) -> float:
     """How busy the city is, 0 to 1: three rushes on top of a quiet night."""
     hour = hour_of_day(time_us)

@@ -81,6 +81,10 @@ def test_property_1_default_deny(town: Town) -> None:
     for role in Role:
         answer = town.send("GET", f"{PATH}?purpose=dpv:Marketing&category=pd:Age", role, "gym")
         assert answer.status_code == 403, role
+    asked = f"{PATH}?purpose=dpv:Marketing&category=pd:Age"
+    assert town.send("GET", asked, Role.RECIPIENT, "clinic").status_code == 200
+    town.send("DELETE", "/v1/recipients/clinic", Role.OPERATOR, "office")
+    assert town.send("GET", asked, Role.RECIPIENT, "clinic").status_code == 403, "suspended"
     path = f"{PATH}?purpose=dpv:Nothing&category=pd:Age"
     answer = town.send("GET", path, Role.RECIPIENT, "clinic")
     assert answer.status_code == 422

@@ -18,8 +18,10 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fhir.resources.R4B.observation import Observation
 from psycopg.types.json import Jsonb
 
+from api.me import DOWNLOADS
 from consent import download, own
 from consent.receipts import Signer, public_key
 from consent.subject_keys import SubjectKeys
@@ -122,7 +124,7 @@ def test_property_22_a_download_is_whole_and_holds_offline(town: Town, tmp_path:
     assert put_claim(town, {"kind": "complaint", "text": "too slow"}).status_code == 200
     key = town.send("GET", "/v1/disclosures/checkpoint", Role.CITIZEN, "ai").json()["key"]
     mine = pages(town, "ai")
-    for form in download.FORMATS:
+    for form in DOWNLOADS:
         file = fetch(town, form, tmp_path)
         held = list(download.check(file, public_key(key)))
         assert held[-1] == "holds: 2 receipts of disclosures"
@@ -146,6 +148,13 @@ def test_property_22_a_download_is_whole_and_holds_offline(town: Town, tmp_path:
                 assert struct.unpack("<BIdd", point) == (1, 1, 139.5, 35.5)
                 geo = orjson.loads(table.schema.metadata[b"geo"])
                 assert geo["primary_column"] == "geometry"
+            case "fhir":
+                told = list(
+                    map(Observation.model_validate_json, files["observations.ndjson"].splitlines())
+                )
+                assert [float(each.valueQuantity.value) for each in told] == [
+                    r["result"] for r in mine if r["kind"] == "number"
+                ]
     forge(contents(fetch(town, "json", tmp_path)), key, tmp_path)
     for role in (Role.OPERATOR, Role.RECIPIENT):
         assert town.send("GET", "/v1/me/download", role, "ai").status_code == 403
@@ -189,7 +198,7 @@ def test_a_large_download_needs_no_more_memory(town: Town, monkeypatch: pytest.M
     for rows in (2_000, 12_000):
         town.connection.execute(INSERT_MANY, {"from": DAY + timedelta(minutes=10), "rows": rows})
         tracemalloc.start()
-        sent = sum(map(len, download.download(gate, ai, keys, signer, "json")))
+        sent = sum(map(len, download.download(gate, ai, keys, signer, DOWNLOADS["json"])))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert sent > rows

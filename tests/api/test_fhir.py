@@ -1,6 +1,8 @@
 """FHIR over the real server: sent, stored, read by grants, and the same in meaning as sent."""
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from fhir.resources.R4B.observation import Observation
 
 from core.settings import Settings
 from core.tokens import Role, issue
@@ -453,3 +456,16 @@ def test_what_is_no_permit_is_kept_as_it_was_sent(town: Town, examples: dict[str
             map(fhir.write, own)
         )
     assert town.city.one("SELECT count(*) FROM consent.granted") == 0
+
+
+def test_a_person_takes_their_resources_along(town: Town) -> None:
+    """As the sender gave them, and what came as plain values as Observations of FHIR R4."""
+    bind(town, "hospital:Patient:ai", "ai")
+    sent = heart_rate(effectiveDateTime="2026-01-02")
+    assert post(town, sent).status_code == 201
+    answer = town.send("GET", "/v1/me/download?format=fhir", Role.CITIZEN, "ai")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        lines = archive.read("observations.ndjson").splitlines()
+    assert sent in [json.loads(line) for line in lines]
+    for line in lines:
+        Observation.model_validate_json(line)

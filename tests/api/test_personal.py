@@ -60,6 +60,7 @@ ASKED = {
 }
 """What is asked where a route cannot be asked without."""
 PLACES = {
+    "/v1/edge/nodes/nearest": {"near": "9.8,8.7"},
     "/v1/mobility/journeys": {"from": "9.8,8.7", "to": "9.802,8.702"},
     "/v1/mobility/isochrones": {"at": "9.8,8.7"},
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import permutations, product
 from uuid import UUID
 
 import psycopg
@@ -146,6 +147,26 @@ def test_property_19_tightening_never_adds_a_recipient(
         assert found.level >= was[kind].level or found.verdict is Verdict.REFUSE
     allowed = {kind for kind, found in now.items() if found.verdict is Verdict.ALLOW}
     assert allowed <= {kind for kind, found in was.items() if found.verdict is Verdict.ALLOW}
+
+
+def test_property_19_tightening_never_adds_a_recipient_whatever_else_is_said() -> None:
+    """Every pair of statements of a small world, tighter: alone, and beside a mild one."""
+    mild = Statement(UUID(int=2), Verdict.ALLOW)
+    world: list[Statement | None] = [None] + [
+        Statement(UUID(int=1), verdict, kinds=kinds, level=level, countries=countries)
+        for verdict in Verdict
+        for kinds in (None, KIND_CODES[2:3])
+        for level in (0, 3)
+        for countries in (None, COUNTRIES[:1])
+    ]
+    asked = Asked("dpv:PublicBenefit", "pd:Location", None, Operation.READ, 0, COUNTRIES[:2])
+    for (before, after), beside in product(permutations(world, 2), ([], [mild])):
+        if not is_tighter(after, before):
+            continue
+        was = answers([*beside, *filter(None, [before])], asked)
+        for kind, now in answers([*beside, *filter(None, [after])], asked).items():
+            assert RANK[now.verdict] >= RANK[was[kind].verdict], (before, after, kind)
+            assert now.level >= was[kind].level or now.verdict is Verdict.REFUSE, (before, after)
 
 
 def changed(before: Statement | None) -> st.SearchStrategy[Statement]:

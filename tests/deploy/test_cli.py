@@ -12,6 +12,7 @@ import pytest
 
 from core import tokens
 from deploy import local, postgres
+from tests.domains.mobility.feeds import SMALL, packed
 
 
 def chimata(*arguments: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -178,3 +179,14 @@ def test_addresses(text: str, expected: tuple[str, int]) -> None:
 
 def test_port_0_is_a_free_port() -> None:
     assert local.resolve_address("127.0.0.1:0", "--http")[1] > 0
+
+
+def test_an_import_makes_the_data_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    """A timetable can be in before the city runs, and what was in is recognised."""
+    feed, data = tmp_path / "small.zip", tmp_path / "new" / "data"
+    feed.write_bytes(packed(SMALL))
+    arguments = ("import", "gtfs", str(feed), "--json", "--data", str(data))
+    first, again = (chimata(*arguments, cwd=tmp_path) for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert [json.loads(run.stdout)["known"] for run in (first, again)] == [False, True]
+    assert postgres.running_url(data / "postgres") is None, "it was started for the moment"

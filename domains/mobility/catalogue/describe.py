@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from domains.mobility.catalogue.schemas import Coverage, Feed, Link, State
+from domains.mobility.catalogue.schemas import Coverage, Feed, Link, State, Streets
 
 FRESH_SECONDS = {"gtfs": 7 * 86_400, "gtfs-rt": 90, "gbfs": 300}
 """Heard longer ago than this is stale: GTFS-Realtime Best Practices ask for 90 s, GBFS for 5 min;
@@ -88,11 +88,17 @@ CONTEXT = {
     "xsd": "http://www.w3.org/2001/XMLSchema#",
 }
 """Inline: who reads the catalogue need not fetch a context from anybody."""
+OPENSTREETMAP = "https://www.openstreetmap.org/"
 SPDX = "https://spdx.org/licenses/"
 
 
-def catalogue(feeds: list[Feed], base: str, title: Mapping[str, str]) -> dict[str, Any]:
-    """The feeds as a DCAT 3 catalogue in JSON-LD (W3C, 2024)."""
+def catalogue(
+    feeds: list[Feed], base: str, title: Mapping[str, str], streets: Streets | None = None
+) -> dict[str, Any]:
+    """The feeds as a DCAT 3 catalogue in JSON-LD (W3C, 2024); the service names its streets."""
+    walked = {}
+    if streets is not None:
+        walked = {"dct:rights": streets.attribution, "dct:source": {"@id": OPENSTREETMAP}}
     return {
         "@context": CONTEXT,
         "@id": f"{base}/catalogue.jsonld",
@@ -104,6 +110,7 @@ def catalogue(feeds: list[Feed], base: str, title: Mapping[str, str]) -> dict[st
             "@type": "dcat:DataService",
             "dct:title": "Mobility API",
             "dcat:endpointURL": {"@id": base},
+            **walked,
         },
     }
 

@@ -7,9 +7,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from consent import door
+from consent.gate import PermittedConnection
 from core.errors import CityError
 from domains.mobility.catalogue import describe, queries
-from domains.mobility.catalogue.schemas import Feed, Feeds, Kind
+from domains.mobility.catalogue.schemas import Feed, Feeds, Kind, Streets
+from domains.mobility.network import street_load
 from domains.mobility.sector import SECTOR
 
 router = APIRouter()
@@ -30,13 +32,14 @@ def read_feeds(
     """Competitive feeds are listed for who has a contract."""
     with door.reading(request, SECTOR) as connection:
         rows = queries.select_feeds(connection, after=after, kind=kind, limit=limit)
+        streets = _streets(connection)
     base, now = base_of(request), datetime.now(UTC)
     feeds = [describe.feed_of(row, base, now) for row in rows]
     following = None
     if len(feeds) == limit:
         asked = {"limit": limit, "after": feeds[-1].id, **({"kind": kind} if kind else {})}
         following = f"{request.url.path}?{urlencode(asked)}"
-    return door.current(Feeds(feeds=feeds, next=following).model_dump())
+    return door.current(Feeds(feeds=feeds, next=following, streets=streets).model_dump())
 
 
 @router.get("/feeds/{feed}", response_model=Feed, summary="One feed")
@@ -59,9 +62,15 @@ def read_catalogue(request: Request) -> Response:
     """At most 2,000 feeds: an open-data portal harvests them from here."""
     with door.reading(request, SECTOR) as connection:
         rows = queries.select_feeds(connection, limit=DATASETS_MAX)
+        streets = _streets(connection)
     base, now = base_of(request), datetime.now(UTC)
     feeds = [describe.feed_of(row, base, now) for row in rows]
-    return door.current(describe.catalogue(feeds, base, TITLE), "application/ld+json")
+    return door.current(describe.catalogue(feeds, base, TITLE, streets), "application/ld+json")
+
+
+def _streets(connection: PermittedConnection) -> Streets | None:
+    told = street_load.told(connection)
+    return None if told is None else Streets(**told)
 
 
 def base_of(request: Request) -> str:

@@ -61,8 +61,19 @@ class Feed(BaseModel):
     links: list[Link]
 
 
+class Streets(BaseModel):
+    """The network that walks are along, of OpenStreetMap."""
+
+    licence: str = Field(description="An SPDX id")
+    attribution: str = Field(description="To be shown wherever an answer that uses it is")
+    imported_at: datetime
+    counts: dict[str, int]
+    refused: dict[str, int]
+
+
 class Feeds(BaseModel):
     """A page of feeds, by id."""
 
     feeds: list[Feed]
     next: str | None
+    streets: Streets | None = Field(description="null: walks are guessed along a straight line")

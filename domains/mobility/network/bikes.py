@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.mobility.network.streets import straight_metres
 from domains.mobility.network.timetable import Float64, Timetable
 from domains.mobility.network.walking import (
     DETOUR,
     METRES_A_SECOND,
     Reach,
-    straight_metres,
 )
 
 Int64 = NDArray[np.int64]
@@ -179,4 +179,8 @@ def merged(walked: Reach, ridden: Reach) -> Reach:
     order = np.lexsort((seconds, stops))
     first = np.diff(stops[order], prepend=-1) != 0
     chosen = order[first]
-    return Reach(stops[chosen], seconds[chosen], metres[chosen])
+    guess = np.concatenate([
+        np.ones(len(each.stops), np.bool_) if each.estimated is None else each.estimated
+        for each in (walked, ridden)
+    ])  # fmt: skip
+    return Reach(stops[chosen], seconds[chosen], metres[chosen], guess[chosen])

@@ -27,7 +27,6 @@ class Answer:
 
     show: Show
     overlay: Overlay
-    estimated: bool = True
     geometry: bool = False
 
     @property
@@ -103,7 +102,7 @@ class Answer:
             arrival=schemas.Moment(scheduled=end, expected=end),
             duration_seconds=way.arrival - way.departure,
             metres=round(way.metres, 1),
-            estimated=self.estimated or way.mode == "bike",
+            estimated=way.estimated or way.mode == "bike",
             geometry=self._line([way.origin.at, way.target.at]),
         )
 

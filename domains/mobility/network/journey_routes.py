@@ -14,17 +14,18 @@ from consent import door
 from consent.gate import PermittedConnection
 from core.errors import invalid
 from domains.mobility.gbfs import state as stations
-from domains.mobility.network import asked, isochrones, load, walking
+from domains.mobility.network import asked, isochrones, load, street_load, walking
 from domains.mobility.network import journey_schemas as schemas
 from domains.mobility.network.asked import NO_CONTROL, Lang
 from domains.mobility.network.bikes import Bikes, merged
 from domains.mobility.network.journey_answer import Answer
-from domains.mobility.network.journeys import Place, Wish, place_of_stops, plan
+from domains.mobility.network.journeys import Place, Wish, by_street, place_of_stops, plan
 from domains.mobility.network.modes import MODES
 from domains.mobility.network.names import languages_of
 from domains.mobility.network.raptor import Raptor
 from domains.mobility.network.show import Show
 from domains.mobility.network.timetable import Timetable
+from domains.mobility.network.walking import Walking
 from domains.mobility.realtime import state
 from domains.mobility.realtime.overlay import Overlay
 from domains.mobility.sector import SECTOR
@@ -84,8 +85,9 @@ def read_journeys(
     """Journeys of which none leaves earlier, comes later and changes more often than another.
 
     Real time is considered: nobody is sent to a cancelled trip, to a closed stop, or to a trip that
-    has left by then. A walk is a straight line × 1.3 at 1.25 m/s where no streets are known, and so
-    `estimated`. A journey ends within a day of when it is asked to begin.
+    has left by then. A walk, 1.25 m/s, is by the streets, without steps for wheelchairs; where none
+    are known it is the straight line × 1.3, and so `estimated`. A journey ends within a day of when
+    it is asked to begin.
     """
     if depart is not None and arrive is not None:
         raise invalid("arrive", "not together with depart")
@@ -107,6 +109,7 @@ def read_journeys(
         origin=answer.spot(wish.origin),
         destination=answer.spot(wish.destination),
         journeys=[answer.journey(each) for each in found],
+        attribution=seen.attribution(any(map(by_street, found))),
     )
     return door.current(body.model_dump())
 
@@ -144,18 +147,22 @@ def read_isochrones(
     place = seen.place("at", at)
     if not (math.isfinite(place.longitude) and math.isfinite(place.latitude)):
         raise invalid("at", "the feed does not say where that stop is")
-    reach = merged(place.own, walking.reach(seen.raptor.timetable, *place.at, walk_max))
+    raptor = seen.raptor
+    on_foot = walking.reach(raptor.timetable, *place.at, walk_max, raptor.walking, raptor.placed())
+    reach = merged(place.own, on_foot)
     shapes = isochrones.polygons(
         seen.raptor, seen.overlay, place, reach, time, limits, walk_max, transfers_max + 1
     )
     features = [
         schemas.Polygons(
-            geometry=shapely.geometry.mapping(shape),
-            properties={"minutes": limit, "seconds": limit * 60, "estimated": True},
+            geometry=shapely.geometry.mapping(polygon.shape),
+            properties={"minutes": limit, "seconds": limit * 60, "estimated": polygon.estimated},
         )
-        for limit, shape in zip(limits, shapes, strict=True)
+        for limit, polygon in zip(limits, shapes, strict=True)
     ]
-    body = schemas.Isochrones(features=features)
+    body = schemas.Isochrones(
+        features=features, attribution=seen.attribution(any(each.streets for each in shapes))
+    )
     return door.current(body.model_dump(), GEOJSON)
 
 
@@ -175,12 +182,17 @@ class Seen:
         now = datetime.now(UTC)
         overlay = state.overlay(connection, network.timetable, now)
         shared = stations.bikes(connection, now)
+        port = street_load.walking(connection)
         kept: _Kept = connection.kept.setdefault("journeys", _Kept())
         bikes = Bikes(
             shared.ids, tuple(name or "" for name in shared.names), shared.longitude,
             shared.latitude, shared.bikes, shared.docks,
         )  # fmt: skip
-        return cls(network, kept.of(network.timetable), overlay, bikes)
+        return cls(network, kept.of(network.timetable, port), overlay, bikes)
+
+    def attribution(self, used: bool) -> str | None:
+        """Whose the streets are, where an answer has used them."""
+        return self.raptor.walking.attribution if used else None
 
     def place(self, field: str, text: str) -> Place:
         """Coordinates, or a stop; CityError `invalid` for neither."""
@@ -200,9 +212,10 @@ class _Kept:
         self._lock = Lock()
         self._raptor: Raptor | None = None
 
-    def of(self, timetable: Timetable) -> Raptor:
-        """That of this timetable; the first caller lays it out, and others wait for it."""
+    def of(self, timetable: Timetable, port: Walking) -> Raptor:
+        """That of this timetable and these streets; who asks first lays it out for all."""
         with self._lock:
-            if self._raptor is None or self._raptor.timetable is not timetable:
-                self._raptor = Raptor(timetable)
-            return self._raptor
+            held = self._raptor
+            if held is None or held.timetable is not timetable or held.walking is not port:
+                self._raptor = held = Raptor(timetable, walking=port)
+            return held

@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class Spot(BaseModel):
@@ -52,7 +52,7 @@ class Line(BaseModel):
 class Leg(BaseModel):
     """A walk, a ride on a shared bike, or a ride; what is of rides alone is null for the others.
 
-    `estimated`: of a straight line. `metres` are those of walks and bikes.
+    `estimated`: of a straight line, not of streets. `metres` are those of walks and bikes.
     """
 
     mode: str
@@ -102,6 +102,9 @@ class Journeys(BaseModel):
     origin: Spot
     destination: Spot
     journeys: list[Journey]
+    attribution: str | None = Field(
+        default=None, description="whose the streets are, where one walks along them"
+    )
 
 
 class Polygons(BaseModel):
@@ -117,3 +120,6 @@ class Isochrones(BaseModel):
 
     type: Literal["FeatureCollection"] = "FeatureCollection"
     features: list[Polygons]
+    attribution: str | None = Field(
+        default=None, description="whose the streets are, where one walks along them"
+    )

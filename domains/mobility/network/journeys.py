@@ -15,7 +15,7 @@ from domains.mobility.network.modes import types_of
 from domains.mobility.network.patterns import Bool
 from domains.mobility.network.raptor import Option, Query, Raptor, Ride
 from domains.mobility.network.timetable import NONE, Int8, Timetable
-from domains.mobility.network.walking import STRAIGHT_LINE, Reach, Walking
+from domains.mobility.network.walking import Edges, Reach, Walking
 from domains.mobility.realtime.overlay import Overlay
 
 SEARCHES_MAX = 6
@@ -63,6 +63,11 @@ class Wish:
     modes: frozenset[str] = frozenset({"transit", "walk"})
     limit: int = 3
 
+    @property
+    def step_free(self) -> bool:
+        """Whether ways with steps are to be walked round."""
+        return self.wheelchair != "false"
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -74,6 +79,8 @@ class Way:
     departure: int
     arrival: int
     metres: float
+    estimated: bool = True
+    """Whether it is a guess along a straight line."""
 
 
 Leg = Way | Ride
@@ -96,6 +103,11 @@ class Journey:
     def walking_metres(self) -> float:
         """All that is walked."""
         return sum(leg.metres for leg in self.legs if isinstance(leg, Way) and leg.mode == "walk")
+
+
+def by_street(journey: Journey) -> bool:
+    """Whether some of it is walked along streets that are known."""
+    return any(isinstance(leg, Way) and not leg.estimated for leg in journey.legs)
 
 
 def place_of_stops(timetable: Timetable, numbers: Sequence[int]) -> Place:
@@ -130,31 +142,27 @@ class _End:
     """Stops that a bike leads to sooner than a walk."""
 
 
-def plan(
-    raptor: Raptor, overlay: Overlay, wish: Wish, bikes: Bikes | None = None,
-    walking: Walking = STRAIGHT_LINE,
-) -> list[Journey]:  # fmt: skip
+def plan(raptor: Raptor, overlay: Overlay, wish: Wish, bikes: Bikes | None = None) -> list[Journey]:
     """The best journeys: none is left and reached no later, with no more rides, than another.
 
     Departing: the first to arrive and the next ones; arriving: the last to leave and those before.
     """
     timetable = raptor.timetable
-    if wish.wheelchair != "false" or "bike" not in wish.modes:
+    if wish.step_free or "bike" not in wish.modes:
         bikes = None
-    found = list(_direct(wish, bikes, walking))
+    found = list(_direct(wish, bikes, raptor.walking))
     kinds = wish.modes - {"walk", "bike"}
     if kinds:
-        ends = tuple(
-            _end(timetable, wish, place, bikes, walking, outward=outward)
-            for place, outward in ((wish.origin, True), (wish.destination, False))
-        )
+        first = _end(raptor, wish, wish.origin, bikes, outward=True)
+        last = _end(raptor, wish, wish.destination, bikes, outward=False)
         query = Query(
-            ends[0].reach, ends[1].reach, wish.time, wish.arrive_by, wish.transfers_max + 1,
+            first.reach, last.reach, wish.time, wish.arrive_by, wish.transfers_max + 1,
             trips=_trips(timetable, wish, kinds), stops=_stops(timetable, wish),
-            change_metres_max=wish.walk_metres_max,
+            change_metres_max=wish.walk_metres_max, wheelchair=wish.step_free,
         )  # fmt: skip
         options = _options(raptor, overlay, query, wish.limit)
-        found += [_journey(raptor, option, ends[0], ends[1], bikes) for option in options]
+        edges = raptor.changes(wheelchair=wish.step_free)
+        found += [_journey(timetable, edges, option, first, last, bikes) for option in options]
     best = [each for each in found if not any(_betters(other, each) for other in found)]
     best.sort(key=lambda each: (len(each.rides), each.departure))
     best.sort(key=lambda each: -each.departure if wish.arrive_by else each.arrival)
@@ -221,12 +229,13 @@ def _accessible(wheelchair: Int8, wanted: str) -> Bool | None:
     return fit
 
 
-def _end(
-    timetable: Timetable, wish: Wish, place: Place, bikes: Bikes | None, port: Walking,
-    *, outward: bool,
-) -> _End:  # fmt: skip
+def _end(raptor: Raptor, wish: Wish, place: Place, bikes: Bikes | None, *, outward: bool) -> _End:
     """The stops from which, or to which, the journey may go at this end."""
-    on_foot = walking.reach(timetable, *place.at, wish.walk_metres_max, port)
+    timetable, placed = raptor.timetable, raptor.placed(wheelchair=wish.step_free)
+    on_foot = walking.reach(
+        timetable, *place.at, wish.walk_metres_max, raptor.walking, placed,
+        wheelchair=wish.step_free,
+    )  # fmt: skip
     walked = bikes_module.merged(place.own, on_foot)
     if bikes is None or not np.isfinite(place.at).all():
         return _End(place, walked, {})
@@ -243,10 +252,13 @@ def _direct(wish: Wish, bikes: Bikes | None, port: Walking) -> Iterator[Journey]
     origin, target = wish.origin, wish.destination
     if not np.isfinite((*origin.at, *target.at)).all():
         return
-    ends = np.array([target.longitude]), np.array([target.latitude])
-    metres = float(port.metres(*origin.at, *ends)[0])
+    begin, end = (
+        port.place(*walking.one(*place.at), wheelchair=wish.step_free) for place in (origin, target)
+    )
+    walks = port.walks(begin, end, wish.walk_metres_max)
+    metres, estimated = float(walks.metres[0]), bool(walks.estimated[0])
     if "walk" in wish.modes and metres <= wish.walk_metres_max:
-        yield _begun(wish, [Way("walk", origin, target, 0, _seconds(metres), metres)])
+        yield _begun(wish, [Way("walk", origin, target, 0, _seconds(metres), metres, estimated)])
     way = None
     if bikes is not None:
         way = bikes_module.direct(bikes, origin.at, target.at, wish.walk_metres_max)
@@ -285,16 +297,15 @@ def _bike_legs(
 
 
 def _journey(
-    raptor: Raptor, option: Option, begin: _End, end: _End, bikes: Bikes | None
+    timetable: Timetable, edges: Edges, option: Option, begin: _End, end: _End, bikes: Bikes | None
 ) -> Journey:
     """An option of the search with its walks."""
     legs: list[Leg] = []
-    timetable = raptor.timetable
     first = place_of_stop(timetable, option.rides[0].from_stop)
     legs += _to_or_from(begin, bikes, begin.place, first, option.departure)
     for n, ride in enumerate(option.rides):
         if n:
-            legs += _change(raptor, option.rides[n - 1], ride)
+            legs += _change(timetable, edges, option.rides[n - 1], ride)
         legs.append(ride)
     last = option.rides[-1]
     spot = place_of_stop(timetable, last.to_stop)
@@ -314,16 +325,18 @@ def _to_or_from(
     at = int(np.flatnonzero(end.reach.stops == stop)[0])
     seconds, metres = int(end.reach.seconds[at]), float(end.reach.metres[at])
     if seconds:
-        yield Way("walk", origin, target, departure, departure + seconds, metres)
+        guess = end.reach.is_estimated(at)
+        yield Way("walk", origin, target, departure, departure + seconds, metres, guess)
 
 
-def _change(raptor: Raptor, before: Ride, after: Ride) -> Iterator[Way]:
+def _change(timetable: Timetable, edges: Edges, before: Ride, after: Ride) -> Iterator[Way]:
     """The walk between two rides, unless the stop is the same."""
     if before.to_stop == after.from_stop:
         return
-    ways = raptor.edges.into(after.from_stop)
-    row = int(np.flatnonzero(raptor.edges.origin[ways] == before.to_stop)[0])
-    seconds, metres = int(raptor.edges.seconds[ways][row]), float(raptor.edges.metres[ways][row])
-    origin = place_of_stop(raptor.timetable, before.to_stop)
-    target = place_of_stop(raptor.timetable, after.from_stop)
-    yield Way("walk", origin, target, before.arrival, before.arrival + seconds, metres)
+    ways = edges.into(after.from_stop)
+    row = ways.start + int(np.flatnonzero(edges.origin[ways] == before.to_stop)[0])
+    seconds, metres = int(edges.seconds[row]), float(edges.metres[row])
+    origin = place_of_stop(timetable, before.to_stop)
+    target = place_of_stop(timetable, after.from_stop)
+    ends = before.arrival, before.arrival + seconds
+    yield Way("walk", origin, target, *ends, metres, bool(edges.estimated[row]))

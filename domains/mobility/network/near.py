@@ -1,5 +1,6 @@
 """What is around a point: distances, walking, and the port by which each mode says what it has."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from consent.gate import PermittedConnection
 from domains.mobility.network.names import Languages
 from domains.mobility.network.timetable import Float64
+from domains.mobility.network.walking import METRES_A_SECOND, Walking
 
 EARTH_METRES = 6_371_008.8
-DETOUR = 1.3
-WALK_METRES_A_SECOND = 1.25
+FURTHER_METRES = 1_000.0
+"""A way may be so much longer than three times the radius; what is further counts as no way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,16 @@ def metres(
     return distance
 
 
-def walking_seconds(distance_metres: float) -> int:
-    """Along streets that nobody knows: the straight line × 1.3 at 1.25 m/s."""
-    return round(distance_metres * DETOUR / WALK_METRES_A_SECOND)
+def walk(walking: Walking, around: Around, places: list[dict[str, Any]]) -> None:
+    """Add to each place how long one walks there, and whether that is a guess."""
+    here = walking.place(np.array([around.longitude]), np.array([around.latitude]))
+    there = walking.place(
+        np.array([each["longitude"] for each in places], np.float64),
+        np.array([each["latitude"] for each in places], np.float64),
+    )
+    walks = walking.walks(here, there, 3 * around.radius_metres + FURTHER_METRES)
+    for each, far, guess in zip(
+        places, walks.metres.tolist(), walks.estimated.tolist(), strict=True
+    ):
+        each["walking_seconds"] = round(far / METRES_A_SECOND) if math.isfinite(far) else None
+        each["estimated"] = guess

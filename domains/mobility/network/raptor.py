@@ -9,14 +9,21 @@ the latest departure is the same one with time turned round. Times are epoch sec
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from threading import Lock
 
 import numpy as np
 
 from domains.mobility.network.days import Days, Sheet
 from domains.mobility.network.patterns import BITS, TIME_MAX, Bool, Int64, Table
 from domains.mobility.network.timetable import Timetable
-from domains.mobility.network.walking import Edges, Reach, changes_of
+from domains.mobility.network.walking import (
+    STRAIGHT_LINE,
+    Edges,
+    Placed,
+    Reach,
+    Walking,
+    changes_of,
+)
 from domains.mobility.realtime.overlay import Overlay
 
 NEVER = 1 << 60
@@ -41,6 +48,8 @@ class Query:
     """Where one may board and alight; everywhere if None."""
     change_metres_max: float | None = None
     """The furthest walk between two vehicles; no further bound if None."""
+    wheelchair: bool = False
+    """Whether ways with steps are to be walked round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +80,44 @@ class Option:
 class Raptor:
     """What is worked out once for a Timetable; safe to share between threads."""
 
-    def __init__(self, timetable: Timetable, edges: Edges | None = None) -> None:
+    def __init__(
+        self, timetable: Timetable, edges: Edges | None = None, walking: Walking = STRAIGHT_LINE
+    ) -> None:
         self.timetable = timetable
+        self.walking = walking
         self.days = Days(timetable)
-        self.edges = changes_of(timetable) if edges is None else edges
+        self._lock = Lock()
+        self._made: dict[bool, Edges] = {} if edges is None else {False: edges, True: edges}
+        self._placed: dict[bool, Placed] = {}
+        self._turned: dict[bool, Edges] = {}
+        self.changes()
 
-    @cached_property
-    def turned(self) -> Edges:
-        """Changes, gone from their end."""
-        return self.edges.turned()
+    @property
+    def edges(self) -> Edges:
+        """The changes of who can climb steps."""
+        return self.changes()
+
+    def placed(self, *, wheelchair: bool = False) -> Placed:
+        """All stops, ready to walk to."""
+        wheelchair = wheelchair and self.walking is not STRAIGHT_LINE
+        if wheelchair not in self._placed:
+            stops = self.timetable.stops
+            place = self.walking.place(stops.longitude, stops.latitude, wheelchair=wheelchair)
+            self._placed[wheelchair] = place
+        return self._placed[wheelchair]
+
+    def changes(self, *, wheelchair: bool = False, turned: bool = False) -> Edges:
+        """Changes of vehicles, or the same gone from their end; worked out once, when asked for."""
+        wheelchair = wheelchair and self.walking is not STRAIGHT_LINE
+        with self._lock:
+            if wheelchair not in self._made:
+                placed = self.placed(wheelchair=wheelchair)
+                self._made[wheelchair] = changes_of(self.timetable, self.walking, placed)
+            if not turned:
+                return self._made[wheelchair]
+            if wheelchair not in self._turned:
+                self._turned[wheelchair] = self._made[wheelchair].turned()
+            return self._turned[wheelchair]
 
     def options(self, query: Query, overlay: Overlay) -> list[Option]:
         """The earliest arrival (or latest departure) of each number of rides that betters it.
@@ -110,7 +148,7 @@ class Raptor:
         sheets = self.days.sheets(begin, end + 1, overlay)
         if query.arrive_by:
             sheets.reverse()
-        edges = self.turned if query.arrive_by else self.edges
+        edges = self.changes(wheelchair=query.wheelchair, turned=query.arrive_by)
         if query.change_metres_max is not None:
             edges = _shorter(edges, query.change_metres_max)
         views = [View.of(sheet, query, sign) for sheet in sheets]
@@ -125,8 +163,9 @@ def _shorter(edges: Edges, metres_max: float) -> Edges:
     target = edges.target[near]
     begins = np.flatnonzero(np.diff(target, prepend=-1)).astype(np.int64)
     return Edges(
-        edges.origin[near], target, edges.seconds[near], edges.metres[near], target[begins], begins
-    )
+        edges.origin[near], target, edges.seconds[near], edges.metres[near],
+        edges.estimated[near], target[begins], begins,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

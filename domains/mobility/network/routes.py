@@ -14,7 +14,7 @@ from consent import door
 from consent.gate import PermittedConnection
 from core.errors import CityError
 from domains.mobility.gbfs.nearby import around as shared_vehicles
-from domains.mobility.network import asked, load, near, schemas
+from domains.mobility.network import asked, load, near, schemas, street_load
 from domains.mobility.network import fares as priced
 from domains.mobility.network.asked import AnId, Lang, RouteId, StopId
 from domains.mobility.network.departures import Departure, below, departures
@@ -236,23 +236,32 @@ def read_near(
     lang: Lang = None,
     limit: Annotated[int, Query(ge=1, le=200, description="of each kind, at most")] = 50,
 ) -> Response:
-    """Stops with what leaves them next, shared vehicles and their stations; walking estimated."""
+    """Stops with what leaves them next, shared vehicles and their stations.
+
+    `walking_seconds` is along the streets where they are known, else `estimated` by a straight
+    line × 1.3, at 1.25 m/s; null where no way is shorter than three times the radius and a km.
+    """
     longitude, latitude = asked.point("at", at)
     with _reading(request, lang) as read:
         around = near.Around(longitude, latitude, radius, read.now, read.show.languages, limit)
         stops = _near_stops(read, around)
         places = [each for source in SOURCES for each in source(read.connection, around)]
+        port = street_load.walking(read.connection)
     shown = sorted((_place(each, around) for each in places), key=lambda each: each["metres"])
     inside = [each for each in shown if each["metres"] <= radius]
-    body = {
+    body: Shown = {
         "longitude": longitude,
         "latitude": latitude,
         "radius_metres": radius,
-        "estimated": True,
         "stops": stops,
         "stations": [each for each in inside if each["kind"] == "station"][:limit],
         "vehicles": [each for each in inside if each["kind"] == "vehicle"][:limit],
     }
+    listed = [each for kind in ("stops", "stations", "vehicles") for each in body[kind]]
+    near.walk(port, around, listed)
+    guessed = [each["estimated"] for each in listed]
+    body["estimated"] = any(guessed) or not listed
+    body["attribution"] = None if all(guessed) else port.attribution
     return door.current(body)
 
 
@@ -275,11 +284,7 @@ def _near_stops(read: Read, around: near.Around) -> list[Shown]:
                 network.timetable, network.index, overlay, stops, around.at, NEAR_DEPARTURES
             )
         shown.append(
-            read.show.stop(number, distance)
-            | {
-                "walking_seconds": near.walking_seconds(distance),
-                "departures": read.show.departures(found_next),
-            }
+            read.show.stop(number, distance) | {"departures": read.show.departures(found_next)}
         )
     return shown
 
@@ -298,7 +303,6 @@ def _place(found: near.Found, around: near.Around) -> Shown:
         "available": found.available,
         "time": moment("UTC", round(found.time.timestamp())),
         "metres": round(distance),
-        "walking_seconds": near.walking_seconds(distance),
     }
 
 

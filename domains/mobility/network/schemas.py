@@ -158,7 +158,8 @@ class Departures(BaseModel):
 class NearStop(Stop):
     """A stop that can be walked to."""
 
-    walking_seconds: int
+    walking_seconds: int | None = Field(description="null: no way is near")
+    estimated: bool = Field(description="a straight line × 1.3 at 1.25 m/s, not by streets")
     departures: list[Departure]
 
 
@@ -174,7 +175,8 @@ class NearPlace(BaseModel):
     available: dict[str, Any]
     time: str = Field(description="when this was so")
     metres: int
-    walking_seconds: int
+    walking_seconds: int | None = Field(description="null: no way is near")
+    estimated: bool = Field(description="a straight line × 1.3 at 1.25 m/s, not by streets")
 
 
 class Near(BaseModel):
@@ -183,7 +185,8 @@ class Near(BaseModel):
     longitude: float
     latitude: float
     radius_metres: float
-    estimated: bool = Field(description="walking is the straight line × 1.3 at 1.25 m/s")
+    estimated: bool = Field(description="of some; false where all walks are by streets")
+    attribution: str | None = Field(description="whose the streets are, where one walks on them")
     stops: list[NearStop]
     stations: list[NearPlace]
     vehicles: list[NearPlace]
@@ -193,15 +196,19 @@ class Near(BaseModel):
             "examples": [
                 {
                     "longitude": 139.7, "latitude": 35.6, "radius_metres": 300, "estimated": True,
+                    "attribution": None,
                     "stops": [
-                        {**STOP, "metres": 80, "walking_seconds": 83, "departures": [DEPARTURE]}
+                        {
+                            **STOP, "metres": 80, "walking_seconds": 83, "estimated": True,
+                            "departures": [DEPARTURE],
+                        }
                     ],
                     "stations": [
                         {
                             "id": "bikes:station:7", "mode": "bicycle", "kind": "station",
                             "name": "港", "longitude": 139.7, "latitude": 35.6,
                             "available": {"vehicles": 4, "docks": 6}, "time": TOKYO,
-                            "metres": 120, "walking_seconds": 125,
+                            "metres": 120, "walking_seconds": 125, "estimated": True,
                         }
                     ],
                     "vehicles": [],

@@ -16,8 +16,11 @@ from domains.mobility.realtime.matching import Finder
 from domains.mobility.realtime.overlay import TripState, Vehicle
 from domains.mobility.realtime.places import METRES_A_DEGREE
 
-AWAY_METRES_MAX = 500.0
-"""Further from the line between its stops a vehicle is not on its trip."""
+AWAY_METRES_MAX, AWAY_SHARE_MAX = 500.0, 0.1
+"""Further from the line between two stops, and this share of its length, it is not on its trip:
+between far stops ways wind more."""
+AT_STOP_METRES_MAX = 300.0
+"""So near its first stop, before its time, a vehicle still stands there: a long train, a depot."""
 LATE_SECONDS_MAX, EARLY_SECONDS_MAX = 2 * 3600, 1800
 AWAY_METRES, LATE_SECONDS = 50.0, 600.0
 """Of several legs that pass a place, what counts as far from it and from the timetable."""
@@ -118,13 +121,14 @@ def _snapped(
     away = np.hypot(east[start] + along * step_x, north[start] + along * step_y)
     begin = calls.departure[start]
     late = now[owner] - (begin + along * (calls.arrival[end] - begin))
-    waits = (along == 0) & (calls.place[start] == 0) & (late < 0)  # it has not left yet
+    leaves = np.hypot(east[start], north[start]) <= AT_STOP_METRES_MAX
+    waits = leaves & (calls.place[start] == 0) & (late < 0)  # it has not left yet
     late = np.where(waits, 0, late)
     best = _least((away / AWAY_METRES) ** 2 + (late / LATE_SECONDS) ** 2, owner, len(vehicles))
     fits = best >= 0
     if not len(legs):
         return np.zeros(len(now), np.int64), np.zeros(len(now), np.int64), fits
-    fits &= away[best] <= AWAY_METRES_MAX
+    fits &= away[best] <= AWAY_METRES_MAX + AWAY_SHARE_MAX * np.sqrt(square[best])
     ahead = calls.place[np.where(waits, start, end)[best]]
     return ahead, np.rint(late[best]).astype(np.int64), fits
 

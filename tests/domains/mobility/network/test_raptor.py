@@ -1,6 +1,7 @@
 """Journeys against every journey: made networks with all the odd things, and the real feeds."""
 
 import random
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,11 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domains.mobility.network.raptor import Query, Raptor
+from domains.mobility.network.streets import Streets, straight_metres
 from domains.mobility.network.timetable import UNTIMED, Timetable
-from domains.mobility.network.walking import Edges, Reach
+from domains.mobility.network.walking import STRAIGHT_LINE, Edges, OnStreets, Reach
+from domains.mobility.osm.contract import contract
+from domains.mobility.osm.read import Raw
+from domains.mobility.osm.read import read as read_osm
 from domains.mobility.realtime.overlay import NOTHING_AT, Closure, Overlay, TripState
 from tests.domains.mobility.network import oracle
 from tests.domains.mobility.network.made import Call, Plan, Stop, Trip, read, timetable_of
+from tests.domains.mobility.osm_town import (
+    EAST,
+    LONGITUDE,
+    METRES_A_DEGREE,
+    STREET,
+    document,
+)
 
 DAY = date(2026, 6, 10)
 DAYS = [DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)]
@@ -64,6 +76,47 @@ def agree(
         left = max((o.departure for o in back if len(o.rides) <= rides), default=-oracle.NEVER)
         assert left == latest[rides - 1], rides
     return len(options) + len(back)
+
+
+def streets() -> OnStreets:
+    """A street through the stops of `plans`, cut by a river after the fourth; a bridge far off."""
+    spots = [139.7 + 0.0015 * n for n in range(10)]
+    metres = {n: ((x - LONGITUDE) * EAST, 0.6 * METRES_A_DEGREE) for n, x in enumerate(spots, 1)}
+    west, east = metres[4], metres[5]
+    metres |= {11: (west[0], west[1] + 200), 12: (east[0], east[1] + 200)}
+    ways = [((1, 2, 3, 4), STREET), ((5, 6, 7, 8, 9, 10), STREET), ((4, 11, 12, 5), STREET)]
+    raw = Raw()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "street.osm"
+        path.write_text(document(metres, ways), "utf-8")
+        read_osm(path, path.name, raw)
+    return OnStreets(Streets(contract(raw)[0]))
+
+
+STREETS = streets()
+BRIDGE_LONGITUDE = 139.7 + 0.0015 * 3.5
+
+
+def nobody_walks_on_water(raptor: Raptor) -> None:
+    """A change over the river that is no station's and no rule's takes the bridge's 400 m more."""
+    stops, edges = raptor.timetable.stops, raptor.edges
+    over = (stops.longitude[edges.origin] < BRIDGE_LONGITUDE) != (
+        stops.longitude[edges.target] < BRIDGE_LONGITUDE
+    )
+    walked = over & ~edges.estimated
+    straight = straight_metres(
+        stops.longitude[edges.origin], stops.latitude[edges.origin],
+        stops.longitude[edges.target], stops.latitude[edges.target],
+    )  # fmt: skip
+    longer = 400.0 * over
+    assert (edges.metres[walked] >= (straight + longer)[walked] - 1.0).all()
+    rules = {*zip(raptor.timetable.transfers.from_stop.tolist(),
+                  raptor.timetable.transfers.to_stop.tolist(), strict=True)}  # fmt: skip
+    for row in np.flatnonzero(over & edges.estimated).tolist():
+        ends = int(edges.origin[row]), int(edges.target[row])
+        parents = stops.parent[list(ends)].tolist()
+        named = {(a, b) for a in (ends[0], parents[0]) for b in (ends[1], parents[1])}
+        assert (parents[0] >= 0 and parents[0] == parents[1]) or named & rules
 
 
 minutes = st.integers(0, 27 * 12).map(lambda n: n * 300)
@@ -168,7 +221,10 @@ def test_journeys_are_those_that_trying_everything_finds(data: st.DataObject) ->
     if data.draw(st.booleans()):
         made.append(data.draw(plans("other", "America/Los_Angeles")))
     timetable = timetable_of(*made)
-    raptor = Raptor(timetable)
+    walking = data.draw(st.sampled_from((STRAIGHT_LINE, STREETS)))
+    raptor = Raptor(timetable, walking=walking)
+    if walking is STREETS:
+        nobody_walks_on_water(raptor)
     overlay = data.draw(st.just(PLANNED) | overlays(timetable))
     # What was laid out for an overlay before, which shares some of its states, is of no harm.
     before = data.draw(overlays(timetable))

@@ -152,8 +152,12 @@ def test_who_is_early_waits_at_the_next_stop() -> None:
     assert (found.departure == TOWN.stop_times.departure[:5]).tolist()[1:] == [True] * 4
 
 
-def test_who_has_not_left_is_not_late() -> None:
-    assert late_at_the_end(vehicle(-300, 0.0)) == 0
+@pytest.mark.parametrize("along", [0.0, 0.2])
+def test_who_has_not_left_is_neither_late_nor_early(along: float) -> None:
+    """Also where a long train or a depot is some way along the line."""
+    found = foretold(vehicle(-300, along))
+    assert found is not None
+    assert (found.arrival - TOWN.stop_times.arrival[:5]).tolist() == [0] * 5
 
 
 def test_who_stands_at_a_stop_is_late_once_it_should_have_left() -> None:

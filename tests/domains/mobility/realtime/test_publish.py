@@ -11,9 +11,12 @@ from google.transit import gtfs_realtime_pb2 as pb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domains.mobility.network.calendar import day_start
 from domains.mobility.network.timetable import Timetable
 from domains.mobility.realtime import publish
+from domains.mobility.realtime.matching import Finder
 from domains.mobility.realtime.overlay import Overlay, TripDay, TripState, Vehicle
+from domains.mobility.realtime.predict import trip_states
 from domains.mobility.realtime.publish import Kind, Memo
 from domains.mobility.realtime.static import Static
 from tests.domains.mobility.realtime.judge import Judge
@@ -133,6 +136,28 @@ def test_what_a_railway_sent_is_published_without_an_error(
         assert ours_.position == entity.vehicle.position
         assert ours_.timestamp == entity.vehicle.timestamp
         assert ours_.trip.trip_id == entity.vehicle.trip.trip_id
+
+
+def test_positions_alone_foretell_nearly_what_the_railway_does(
+    timetable: Timetable, captured: dict[str, pb.FeedMessage]
+) -> None:
+    """Of all 14 trains, at the next stop but one: its own dispatchers know more than a place."""
+    overlay = overlay_of(timetable, captured)
+    vehicles = [each for each in overlay.vehicles if each.trip in overlay.trips]
+    assert len(vehicles) == 14
+    differences = []
+    for each, found in zip(
+        vehicles, trip_states(timetable, Finder(timetable), vehicles), strict=True
+    ):
+        assert found is not None, each.id
+        assert each.trip is not None
+        theirs = overlay.trips[each.trip].arrival
+        midnight = day_start("America/Los_Angeles", each.trip[1])
+        (ahead,) = np.nonzero(found.arrival > each.time.timestamp() - midnight)
+        at = ahead[:2][-1]
+        differences.append(abs(int(found.arrival[at]) - int(theirs[at])))
+    assert max(differences) <= 240, differences
+    assert np.median(differences) <= 90, differences
 
 
 DAY = date(2026, 4, 6)

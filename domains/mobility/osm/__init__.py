@@ -1,0 +1,1 @@
+"""Streets and paths of OpenStreetMap extracts, as a network on foot."""
