@@ -29,6 +29,8 @@ from core.tokens import Principal, load_secret, signing_key
 
 ENCODING = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 JSON = "application/json"
+WriteConnection = Session
+"""What `having` opens: for a sector's own tables, which its gate has no statement for."""
 
 
 def gate_of(request: Request) -> Gate:
@@ -73,7 +75,7 @@ def published(request: Request) -> AbstractContextManager[Session]:
 
 def having(
     request: Request, scope: str, what: str, *, writes: bool = False
-) -> AbstractContextManager[Session]:
+) -> AbstractContextManager[WriteConnection]:
     """Gate.having for the caller of this request; same errors."""
     return gate_of(request).having(principal_of(request), scope, what, writes=writes)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from core.storage.pool import Session
+from consent.door import WriteConnection
 
 LOCK_NODE = "SELECT pg_advisory_xact_lock(hashtextextended('edge.link ' || %(node)s, 0))"
 # The clock is read under the lock: a link never ends before it began.
@@ -22,7 +22,9 @@ ON CONFLICT (node, kind, key) WHERE valid_to IS NULL DO NOTHING
 """
 
 
-def replace_links(connection: Session, node: str, links: Mapping[str, Sequence[str]]) -> datetime:
+def replace_links(
+    connection: WriteConnection, node: str, links: Mapping[str, Sequence[str]]
+) -> datetime:
     """Let exactly these keys, by kind, hang on a node from the time answered on.
 
     What ended stays as history.

@@ -296,7 +296,11 @@ def test_only_the_gate_opens_the_reading_roles(root: Path) -> None:
     assert opened == {"consent/gate.py"}
 
 
-FILTERS = ("data_class = ANY(%(classes)s)", "data_classes && %(classes)s")
+FILTERS = (
+    "data_class = ANY(%(classes)s)",
+    "data_classes && %(classes)s",
+    "%(default_class)s = ANY(%(classes)s)",
+)
 
 
 def test_every_query_constant_filters_by_class(root: Path) -> None:

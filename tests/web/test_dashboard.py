@@ -89,7 +89,7 @@ def test_click_on_the_map_opens_a_panel_with_a_chart(city_page: Page, sector: st
     """A click on a symbol shows that Thing: latest values, and its history as a chart or bands."""
     key = choose_on_map(city_page, sector)
     panel = city_page.locator(PANEL)
-    expect(panel.locator(".values li").first).to_be_visible()
+    expect(panel.locator(".values li").first).to_be_visible(timeout=20_000)
     expect(panel.locator(".id")).to_have_text(key.partition("/")[2])
     drawing = panel.locator("[data-testid=history] :is(.uplot canvas, .bands svg)").first
     expect(drawing).to_be_visible(timeout=20_000)
