@@ -3,9 +3,8 @@
 Many at once, since a nation's 60,000 vehicles move each 15 s: columns take a tenth of the time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +50,11 @@ def trip_states(
 ) -> list[TripState | None]:
     """When vehicles will be at the stops ahead; None for one that does not seem to be on its trip.
 
-    Each is snapped to the line between the stops of its trip, or to where `current_stop_sequence`
-    says that it stands. What it is late there holds along the rest. Who is early is expected to be
-    so at the next stop alone, and to wait there: nobody shall miss a bus on our word.
+    Each is snapped to the line between the stops of its trip, no earlier than the stop that
+    `current_stop_sequence` says it goes to, or to where that says it stands: where both ways of a
+    line share a street, the place alone does not tell them apart. What it is late there holds
+    along the rest. Who is early is expected to be so at the next stop alone, and to wait there:
+    nobody shall miss a bus on our word.
     """
     found: list[TripState | None] = [None] * len(vehicles)
     chosen = [n for n, each in enumerate(vehicles) if each.trip is not None]
@@ -62,12 +63,15 @@ def trip_states(
     known = [vehicles[n] for n in chosen]
     calls = _calls(timetable, known)
     now = np.array([_now(finder, each) for each in known], np.int64)
-    ahead, late, fits = _snapped(timetable, calls, known, now)
-    for n, each in enumerate(known):
-        if each.document.get("currentStatus") == STOPPED:
-            told = _told(timetable, calls, n, each.document, int(now[n]))
-            if told is not None:
-                ahead[n], late[n], fits[n] = *told, True
+    told = _told(timetable, calls, known)
+    ahead, late, fits = _snapped(timetable, calls, known, now, told)
+    stands = np.array([each.document.get("currentStatus") == STOPPED for each in known])
+    leaves = calls.departure[calls.begin[:-1] + np.maximum(told, 0)]
+    stands &= (told >= 0) & (leaves != UNTIMED)
+    ahead[stands] = told[stands]
+    # It is late once it should have left; until then it waits.
+    late[stands] = np.maximum(now - leaves, 0)[stands]
+    fits |= stands
     fits &= (late >= -EARLY_SECONDS_MAX) & (late <= LATE_SECONDS_MAX)
     arrival, departure = _shifted(calls, ahead, late, now)
     skipped = np.zeros(len(arrival), np.bool_)
@@ -101,7 +105,7 @@ def _calls(timetable: Timetable, vehicles: Sequence[Vehicle]) -> _Calls:
 
 
 def _snapped(
-    timetable: Timetable, calls: _Calls, vehicles: Sequence[Vehicle], now: Int64
+    timetable: Timetable, calls: _Calls, vehicles: Sequence[Vehicle], now: Int64, told: Int64
 ) -> tuple[Int64, Int64, NDArray[np.bool_]]:
     """Of each its next stop and its delay by the leg that fits best, and whether one does."""
     x = np.array([each.longitude for each in vehicles])
@@ -112,7 +116,8 @@ def _snapped(
     north = (timetable.stops.latitude[stops] - y[calls.owner]) * METRES_A_DEGREE
     known = np.isfinite(east + north) & (calls.arrival != UNTIMED) & (calls.departure != UNTIMED)
     (at,) = np.nonzero(known)
-    legs = np.flatnonzero(calls.owner[at[:-1]] == calls.owner[at[1:]])
+    owner = calls.owner[at[1:]]
+    legs = np.flatnonzero((calls.owner[at[:-1]] == owner) & (calls.place[at[1:]] >= told[owner]))
     start, end = at[legs], at[legs + 1]
     owner = calls.owner[start]
     step_x, step_y = east[end] - east[start], north[end] - north[start]
@@ -144,23 +149,17 @@ def _least(values: Float64, owner: Int64, count: int) -> Int64:
     return found
 
 
-def _told(
-    timetable: Timetable, calls: _Calls, number: int, document: Mapping[str, Any], now: int
-) -> tuple[int, int] | None:
-    """The stop at which a vehicle says that it stands, and its delay.
-
-    It is late once it should have left; until then it waits.
-    """
-    stop = document.get("currentStopSequence")
-    first, last = int(calls.begin[number]), int(calls.begin[number + 1])
-    sequence = timetable.stop_times.sequence[calls.at[first:last]]
-    if not isinstance(stop, int) or not 0 <= stop < 2**31:
-        return None
-    place = int(np.searchsorted(sequence, stop))
-    if place >= len(sequence) or sequence[place] != stop:
-        return None
-    leaves = int(calls.departure[first + place])
-    return None if leaves == UNTIMED else (place, max(now - leaves, 0))
+def _told(timetable: Timetable, calls: _Calls, vehicles: Sequence[Vehicle]) -> Int64:
+    """The place in its trip of the stop that each vehicle names; -1 where it names none of it."""
+    named = [each.document.get("currentStopSequence") for each in vehicles]
+    asked = np.array(
+        [each if isinstance(each, int) and 0 <= each < 2**31 else -1 for each in named], np.int64
+    )
+    sequence = timetable.stop_times.sequence[calls.at]
+    (at,) = np.nonzero(sequence == asked[calls.owner])
+    place = np.full(len(vehicles), -1, np.int64)
+    place[calls.owner[at]] = calls.place[at]
+    return place
 
 
 def _shifted(calls: _Calls, ahead: Int64, late: Int64, now: Int64) -> tuple[Int32, Int32]:
