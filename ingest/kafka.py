@@ -37,6 +37,10 @@ SESSION_MILLISECONDS = 10_000
 JOIN_MILLISECONDS = 30_000
 """After so long, and 5 s, joining the group is tried again. Of itself kafka-python waits for five
 minutes where the broker's answer was lost, reading nothing. Polls are tenths of a second apart."""
+SILENT_SECONDS = 50.0
+"""After so long without a heartbeat, which is longer than any join takes, a consumer is given up
+for a new one: kafka-python's heartbeats can cease while polls go on, out of the group and reading
+nothing."""
 RETRY_SECONDS = 2.0
 SIGNATURE = "chimata-signature"
 DECIMAL = re.compile(r"[0-9]{1,16}")  # as many digits as 2**53 has
@@ -130,6 +134,13 @@ class Progress(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         """Nothing to do: reading starts at the committed offset."""
 
 
+def check_heartbeat(metrics: dict[str, dict[str, Any]]) -> None:
+    """KafkaError if a consumer's last heartbeat (KIP-62) is too long ago, by its own metrics."""
+    silent = metrics["consumer-coordinator-metrics"]["last-heartbeat-seconds-ago"]
+    if silent > SILENT_SECONDS:
+        raise KafkaError(f"no heartbeat for {silent:.0f} s")
+
+
 class KafkaIngestor:
     """One member of the consumer group, feeding one pipeline."""
 
@@ -198,7 +209,7 @@ class KafkaIngestor:
     def _loop(
         self, consumer: KafkaConsumer, stop: threading.Event, on_ready: Callable[[], None]
     ) -> None:
-        committed_at = time.monotonic()
+        started = committed_at = time.monotonic()
         ready = False
         while not stop.is_set():
             # Polling goes on while the pipeline is full, or the group would take us for dead.
@@ -215,6 +226,8 @@ class KafkaIngestor:
                 offsets = self._progress.take()
                 if offsets:
                     consumer.commit(offsets)
+                if committed_at - started > SILENT_SECONDS:
+                    check_heartbeat(consumer.metrics())
             if not ready:
                 ready = True
                 on_ready()

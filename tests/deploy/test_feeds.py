@@ -175,7 +175,7 @@ def test_a_feed_that_becomes_competitive_takes_with_it_what_came_before(
     buses = []
     for number, sharing in enumerate(("collaborative", "competitive", "collaborative")):
         buses.append(position(f"b{number}", 135.0, 35.0))
-        publisher.files["/positions.pb"] = (message(*buses, time=now + number), None)
+        publisher.files["/positions.pb"] = (message(*buses, time=now - 3 + number), None)
         added(platform, "rt", "--kind", "gtfs-rt", "--url", url, "--sharing", sharing)
         poller(platform, []).run(threading.Event(), once=True)
         for path in ("/v1/mobility/things", "/v1/mobility/latest?bbox=134,34,136,36"):
