@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import CommitFailedError
 from kafka.net.connection import KafkaConnection
 from kafka.structs import OffsetAndMetadata
@@ -19,7 +20,7 @@ from kafka.structs import OffsetAndMetadata
 from core.errors import CityError
 from core.settings import Settings
 from core.tokens import Keys, Role, issue, load_keys, sign_batch
-from ingest.kafka import RECEIPTS_TOPIC, KafkaIngestor, Progress
+from ingest.kafka import POLL_MILLISECONDS, RECEIPTS_TOPIC, KafkaIngestor, Progress
 from tests.ingest.helpers import Database, changed, payload, until
 from tests.kafka_server import KafkaServer
 
@@ -415,6 +416,27 @@ def test_a_refused_commit_does_not_hold_up_a_rebalance() -> None:
     progress.settled(partition, 1)
     asyncio.run(progress.on_partitions_revoked({partition}))
     assert progress.take() == {}
+
+
+@pytest.mark.kafka
+def test_topics_that_come_later_are_read_though_joining_outlasts_a_poll(
+    here: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new topic makes the group join again; kafka-python forgets that after the poll."""
+    join = ConsumerCoordinator._do_join_and_sync_async
+
+    async def slowly(self: ConsumerCoordinator) -> Any:
+        found = await join(self)
+        await self._manager._net.sleep(2 * POLL_MILLISECONDS / 1000)
+        return found
+
+    monkeypatch.setattr(ConsumerCoordinator, "_do_join_and_sync_async", slowly)
+    with ingestor(here):
+        gateway.send(payload(1.0), seq=0)
+        until(lambda: 0 in gateway.stored())
+        for seq, sector in enumerate(("edge", "ports", "signals"), start=1):
+            gateway.send(payload(1.0), seq=seq, topic=f"chimata.{sector}.json")
+            until(lambda seq=seq: seq in gateway.stored())  # type: ignore[misc]
 
 
 @pytest.mark.kafka
