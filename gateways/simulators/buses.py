@@ -41,6 +41,8 @@ FARE_YEN = 210
 DAY_SECONDS = 86_400
 HEADWAYS = ((0, 5, 30), (5, 6, 20), (6, 22, 10), (22, 24, 20))
 """From and to which hour a bus leaves every so many minutes."""
+STAGGER_SECONDS = 120
+"""Each line leaves so much after the one before: at night too, some bus is always on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Line:
     stops: tuple[Stop, ...]
     arrivals: tuple[int, ...]
     departures: tuple[int, ...]
+    starts: tuple[int, ...]
+    """When buses leave the first stop: seconds of the service day, some beyond midnight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,12 @@ LINES = (
 @cache
 def lines() -> tuple[Line, ...]:
     """Every line in both directions."""
-    found = []
+    found: list[Line] = []
     for number, title, colour, corners in LINES:
         for direction, way in enumerate((corners, corners[::-1])):
             stops = tuple(stop_at(*corner) for corner in way)
-            found.append(_line(number, title, colour, direction, stops))
+            times = (*_calls(stops), _starts(len(found) * STAGGER_SECONDS))
+            found.append(Line(number, title, colour, direction, stops, *times))
     return tuple(found)
 
 
@@ -120,7 +125,8 @@ def stop_at(column: int, row: int) -> Stop:
     )  # fmt: skip
 
 
-def _line(number: str, title: str, colour: str, direction: int, stops: tuple[Stop, ...]) -> Line:
+def _calls(stops: tuple[Stop, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Arrivals and departures."""
     arrivals, departures, at = [], [], 0
     for index, stop in enumerate(stops):
         if index:
@@ -128,7 +134,7 @@ def _line(number: str, title: str, colour: str, direction: int, stops: tuple[Sto
         arrivals.append(at)
         at += DWELL_SECONDS if 0 < index < len(stops) - 1 else 0
         departures.append(at)
-    return Line(number, title, colour, direction, stops, tuple(arrivals), tuple(departures))
+    return tuple(arrivals), tuple(departures)
 
 
 def _metres(one: Stop, other: Stop) -> tuple[float, float]:
@@ -140,11 +146,9 @@ def _metres(one: Stop, other: Stop) -> tuple[float, float]:
     )
 
 
-@cache
-def starts() -> tuple[int, ...]:
-    """When buses leave the first stop: seconds of the service day."""
+def _starts(after: int) -> tuple[int, ...]:
     return tuple(
-        second
+        second + after
         for begin, end, minutes in HEADWAYS
         for second in range(begin * 3600, end * 3600, minutes * 60)
     )
@@ -166,7 +170,7 @@ def on_the_road(time_us: int) -> Iterator[Bus]:
         second = now.hour * 3600 + now.minute * 60 + now.second + back * DAY_SECONDS
         for index, line in enumerate(lines()):
             longest = line.arrivals[-1] + LATE_SECONDS_MAX
-            for start in starts():
+            for start in line.starts:
                 if start <= second <= start + longest:
                     late = _late(index, start, day)
                     bus = _bus(line, day, start, late, second - start)
@@ -272,7 +276,7 @@ def _files(year: int) -> dict[str, list[tuple[object, ...]]]:
         "trips": [("route_id", "service_id", "trip_id", "trip_headsign", "direction_id",
                    "wheelchair_accessible"),
                   *((line.number, "daily", trip_id(line, start), line.stops[-1].name,
-                     line.direction, 1) for line in lines() for start in starts())],
+                     line.direction, 1) for line in lines() for start in line.starts)],
         "stop_times": [("trip_id", "arrival_time", "departure_time", "stop_id", "stop_sequence"),
                        *_stop_times()],
         "fare_attributes": [("fare_id", "price", "currency_type", "payment_method", "transfers"),
@@ -286,7 +290,7 @@ def _files(year: int) -> dict[str, list[tuple[object, ...]]]:
 
 def _stop_times() -> Iterator[tuple[object, ...]]:
     for line in lines():
-        for start in starts():
+        for start in line.starts:
             calls = zip(line.stops, line.arrivals, line.departures, strict=True)
             for number, (stop, arrival, departure) in enumerate(calls):
                 times = (_clock(start + arrival), _clock(start + departure))

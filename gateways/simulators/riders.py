@@ -45,7 +45,7 @@ def riding(time_us: int) -> Iterator[tuple[Rider, Bus]]:
     """Who is on which bus."""
     by_line = {(rider.line.number, rider.line.direction): rider for rider in riders()}
     for bus in buses.on_the_road(time_us):
-        if bus.start % EVERY_SECONDS == 0:
+        if (bus.start - bus.line.starts[0]) % EVERY_SECONDS == 0:
             yield by_line[bus.line.number, bus.line.direction], bus
 
 

@@ -71,10 +71,11 @@ def test_every_bus_is_on_its_trip(database_url: str, hour: int) -> None:
             assert state.arrival[-1] - planned == bus.late_seconds
 
 
-def test_no_second_is_without_an_answer() -> None:
-    """Also that in which a bus ends."""
-    begin = int(time.time()) // HOUR * HOUR
-    for second in range(begin, begin + HOUR):
+@pytest.mark.parametrize("hour", range(24))
+def test_a_bus_is_always_on_the_road(hour: int) -> None:
+    """In the second in which one ends, at night, and on both sides of midnight."""
+    begin = int(time.time()) // (24 * HOUR) * 24 * HOUR + hour * HOUR
+    for second in range(begin, begin + HOUR, 7):
         _, entities = buses.message(second * MICROSECONDS)
         assert entities > 0
 
